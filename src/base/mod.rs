@@ -1,0 +1,11 @@
+//! Identifiers, clock, random and the `Storage` seam: the only code that touches store files.
+//!
+//! Everything above takes these as arguments, so that tests can fail, crash and replay them.
+
+pub mod clock;
+pub mod random;
+pub mod storage;
+
+pub use clock::{Clock, SystemClock};
+pub use random::{Random, SeededRandom, SystemRandom};
+pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile};

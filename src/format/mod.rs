@@ -1,0 +1,1 @@
+//! Encoding and decoding of every on-disk record. Pure: no I/O, no clocks, no locks.

@@ -1,0 +1,1 @@
+//! Content id to place: bounded hints that deduplication starts from.

@@ -1,0 +1,1 @@
+//! The ring file that makes acknowledged changes durable. Knows no volumes.

@@ -1,0 +1,11 @@
+//! Stillpoint: a content-addressed, deduplicating, compressing, copy-on-write store whose volumes hold
+//! databases, with instant snapshots and clones.
+//!
+//! Modules import only from lower ranks: base 0; format 1; block 2; index, journal 3; volume 4;
+//! maintain, vfs 5; cli 9. `tests/layers.rs` checks it.
+
+pub mod base;
+pub mod cli;
+pub mod format;
+pub mod index;
+pub mod journal;

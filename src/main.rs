@@ -1,0 +1,5 @@
+//! The `stillpoint` binary: arguments in, exit status out.
+
+fn main() -> std::process::ExitCode {
+    stillpoint::cli::main()
+}
