@@ -3,9 +3,11 @@
 //! Everything above takes these as arguments, so that tests can fail, crash and replay them.
 
 pub mod clock;
+pub mod error;
 pub mod random;
 pub mod storage;
 
 pub use clock::{Clock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile};

@@ -1,0 +1,135 @@
+//! The one error type of the library: few kinds, each telling the caller what to do, and a message that names
+//! the object.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// What a caller may do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    NotFound,
+    Exists,
+    NotDirectory,
+    IsDirectory,
+    NotEmpty,
+    /// The host file system, less what is promised to others, is full.
+    NoSpace,
+    /// The volume's quota is used up.
+    QuotaExceeded,
+    ReadOnly,
+    /// The request makes no sense: a bad name, a bad range, a bad flag.
+    Invalid,
+    NameTooLong,
+    TooManyLinks,
+    FileTooLarge,
+    /// An extended attribute that is not there.
+    NoAttribute,
+    /// The answer does not fit the buffer given.
+    Range,
+    /// Two objects that must lie on one volume do not.
+    CrossVolume,
+    Unsupported,
+    /// The view was destroyed while a handle to it was open.
+    Stale,
+    /// Something else depends on the object or holds it; the message lists what.
+    InUse,
+    /// Another process holds the store.
+    Locked,
+    NotAllowed,
+    /// The object is not in the state the request needs.
+    Precondition,
+    /// Stored bytes are not what was written; the message names file and place.
+    Corrupt,
+    /// The host failed to read or write.
+    Io,
+    /// An fsync failed earlier: what was written since is unknown, reopen the store.
+    Poisoned,
+}
+
+/// An error of the library.
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// Result of library calls.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupt, message)
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// An I/O error of the host while doing `action` on `object`. A full host is `NoSpace`.
+    pub fn io(action: &str, object: &str, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
+            _ => ErrorKind::Io,
+        };
+        let message = format!("cannot {action} {object}: {source}");
+        Self::with_source(kind, message, source)
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The same error with what was being done put before the message.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// A copy without the source, for the second and later waiters of one failed operation.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self::new(self.kind, self.message.clone())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
