@@ -4,10 +4,15 @@
 
 pub mod clock;
 pub mod error;
+pub mod lock;
+mod map;
 pub mod random;
+pub mod real;
 pub mod storage;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use lock::StoreLock;
 pub use random::{Random, SeededRandom, SystemRandom};
-pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile};
+pub use real::RealStorage;
+pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile, check_name};

@@ -70,3 +70,13 @@ pub trait StorageFile: Send + Sync {
     /// an error here and not a signal later.
     fn map(&self, offset: u64, length: usize) -> io::Result<MappedBytes>;
 }
+
+/// Refuses a name that is not a relative path of plain components, so that no name leads out of the store.
+pub fn check_name(name: &str) -> io::Result<()> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if name.split('/').all(plain) {
+        return Ok(());
+    }
+    let message = format!("{name:?} is not a name inside the store");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
