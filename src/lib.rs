@@ -2,9 +2,10 @@
 //! databases, with instant snapshots and clones.
 //!
 //! Modules import only from lower ranks: base 0; format 1; block 2; index, journal 3; volume 4;
-//! maintain, vfs 5; cli 9. `tests/layers.rs` checks it.
+//! maintain, vfs 5; bench, control 8; cli 9. `tests/layers.rs` checks it.
 
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod format;
 pub mod index;
