@@ -8,11 +8,13 @@ pub mod lock;
 mod map;
 pub mod random;
 pub mod real;
+pub mod sim;
 pub mod storage;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SimClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use lock::StoreLock;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use real::RealStorage;
+pub use sim::SimStorage;
 pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile, check_name};

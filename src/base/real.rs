@@ -18,7 +18,7 @@ use super::storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile, che
 
 /// Unit of `st_blocks`, whatever the file system's block size.
 const STAT_BLOCK_BYTES: u64 = 512;
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// The files below one directory of the host.
 #[derive(Clone, Debug)]
