@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Options of one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
+    /// What the kernel's list of mounts shows as the source: the path by which the mounting process is found.
+    pub source: String,
     /// Threads that take requests, each with its own descriptor; 1 to 16.
     pub event_loops: usize,
     /// Buffered writes stay in the kernel's page cache until it writes them back, `fsync` or `close`;
@@ -20,7 +22,14 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { event_loops: 4, writeback: true, read_only: false, read_ahead_kib: 1024, dirty_percent: 10 }
+        Self {
+            source: "stillpoint".to_owned(),
+            event_loops: 4,
+            writeback: true,
+            read_only: false,
+            read_ahead_kib: 1024,
+            dirty_percent: 10,
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn start<F: FileSystem>(
     counters: Arc<Counters>,
 ) -> io::Result<Transport> {
     let mut mount_options = vec![
-        MountOption::FSName("stillpoint".to_owned()),
+        MountOption::FSName(options.source.clone()),
         // The direct mount does not pass on the transport's own subtype option.
         MountOption::CUSTOM("subtype=stillpoint".to_owned()),
         MountOption::DefaultPermissions,
