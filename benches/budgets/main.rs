@@ -9,11 +9,17 @@ mod budget;
 mod cleanup;
 mod command;
 mod filesystems;
+mod foreground;
 mod machine;
+mod memory;
 mod pgbench;
 mod postgres;
+mod recovery;
+mod scan;
 mod setting;
+mod space;
 mod stillpoint;
+mod vdb;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +59,9 @@ pub struct Arguments {
     /// Also write everything to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// `mount --cache` of the Stillpoint mounts; without it the program's default
+    #[arg(long)]
+    cache: Option<String>,
     /// Do not install file systems that are missing; leave them out
     #[arg(long = "no-install", action = clap::ArgAction::SetFalse)]
     install: bool,
@@ -66,7 +75,17 @@ pub struct Arguments {
 
 type Section = fn(&Setting, &Installation, &mut Findings) -> anyhow::Result<()>;
 
-const SECTIONS: [(&str, Section); 1] = [(pgbench::SECTION, pgbench::run)];
+const SECTIONS: [(&str, Section); 9] = [
+    (pgbench::SECTION, pgbench::run),
+    (scan::SECTION, scan::run),
+    (vdb::SECTION, vdb::run),
+    (space::UPDATE, space::update),
+    (space::RESTORE, space::restore),
+    (memory::SECTION, memory::run),
+    (recovery::SECTION, recovery::run),
+    (foreground::BACKGROUND, foreground::background),
+    (foreground::DESTROY, foreground::destroy),
+];
 
 fn section_names() -> clap::builder::PossibleValuesParser {
     SECTIONS.map(|(name, _)| name).into()

@@ -4,7 +4,6 @@
 //! machine.
 
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use stillpoint::bench::report::median;
 use crate::budget::{Findings, figure};
 use crate::filesystems::{BTRFS, FileSystem, HOST, KINDS, STILLPOINT, VOLUME};
 use crate::machine::Resident;
-use crate::postgres::{Installation, PgbenchRun, Server};
+use crate::postgres::{Installation, PgbenchRun};
 use crate::setting::Setting;
 use crate::stillpoint::Mounted;
 
@@ -104,7 +103,8 @@ fn visit(
     server.pgbench(clients, WARM_SECONDS.min(seconds), &["--select-only"])?;
     contender.read_only.push(server.pgbench(clients, seconds, &["--select-only"])?);
     // With snapshots first in every second turn: what comes later meets a larger database.
-    for snapshots in [turn % 2 == 1, turn % 2 == 0] {
+    let snapshots_first = turn % 2 == 1;
+    for snapshots in [snapshots_first, !snapshots_first] {
         let Some(mounted) = contender.file_system.mounted.as_ref().filter(|_| snapshots) else {
             if !snapshots {
                 say("read-write");
@@ -232,18 +232,4 @@ fn conclude(setting: &Setting, contenders: &[Contender], findings: &mut Findings
              and the images of the loop devices lie too"
         ),
     );
-}
-
-/// A pgbench in the background that is ended when this is dropped.
-pub struct Background {
-    _child: Child,
-    _guard: crate::cleanup::Guard,
-}
-
-impl Background {
-    /// Keeps `server` busy for `seconds` at most.
-    pub fn start(setting: &Setting, server: &Server, seconds: u64) -> anyhow::Result<Self> {
-        let (child, guard) = server.pgbench_beside(setting, setting.arguments.clients, seconds)?;
-        Ok(Self { _child: child, _guard: guard })
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -172,18 +172,12 @@ impl Server {
         Ok(PgbenchRun { tps, latency_ms })
     }
 
-    /// Starts pgbench and returns at once.
-    pub fn pgbench_beside(
-        &self,
-        setting: &Setting,
-        clients: u32,
-        seconds: u64,
-    ) -> anyhow::Result<(Child, Guard)> {
+    /// Starts pgbench and returns at once; it is ended when the guard is dropped.
+    pub fn pgbench_beside(&self, setting: &Setting, clients: u32, seconds: u64) -> anyhow::Result<Guard> {
         let mut command = self.pgbench_command(clients, seconds, &[]);
         let child =
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start pgbench")?;
-        let guard = setting.cleanup.add(Undo::EndProcess(child.id()));
-        Ok((child, guard))
+        Ok(setting.cleanup.add(Undo::EndProcess(child.id())))
     }
 
     fn pgbench_command(&self, clients: u32, seconds: u64, extra: &[&str]) -> std::process::Command {

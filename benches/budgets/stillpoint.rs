@@ -40,10 +40,12 @@ impl Mounted {
     /// Mounts in the foreground of a child, so that its pid is known, and waits until the mount answers.
     pub fn mount(setting: &Setting, store: &Path, directory: &Path) -> anyhow::Result<Self> {
         let log = fs::OpenOptions::new().create(true).append(true).open(store.with_extension("log"))?;
+        let cache = setting.arguments.cache.iter().flat_map(|mode| ["--cache", mode.as_str()]);
         let child = Command::new(PROGRAM)
             .arg("mount")
             .args([store, directory])
             .arg("--foreground")
+            .args(cache)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
