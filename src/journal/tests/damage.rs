@@ -43,6 +43,32 @@ fn a_bad_batch_before_the_last_flush_is_corruption() {
     }
 }
 
+/// Appends a record in each of two batches, flushes both at once and tears the first.
+fn torn_flush(storage: &SimStorage, start: Start, life: &str) {
+    let (journal, replayed) = reopen(storage, start, INLINE).unwrap();
+    assert!(replayed.is_empty(), "{life}");
+    append(&journal, format!("first of {life}").as_bytes());
+    journal.position();
+    let last = append(&journal, format!("second of {life}").as_bytes());
+    journal.commit(last).unwrap();
+    storage.flip_bit("journal", PAGE + 80, 0).unwrap();
+}
+
+#[test]
+fn what_an_earlier_life_left_behind_its_torn_tail_is_not_taken() {
+    for lives in 1..4 {
+        let (storage, start) = created(128 << 10);
+        for life in 0..lives {
+            torn_flush(&storage, start, &format!("life {life}"));
+        }
+        let (journal, _) = reopen(&storage, start, INLINE).unwrap();
+        let only = append(&journal, b"of the same size ");
+        journal.commit(only).unwrap();
+        let (_, replayed) = reopen(&storage, start, INLINE).unwrap();
+        assert_eq!(replayed, [(1, b"of the same size ".to_vec())], "{lives} lives before");
+    }
+}
+
 #[test]
 fn short_missing_and_foreign_files_are_named() {
     let (storage, start, _) = written();
