@@ -61,8 +61,9 @@ impl Shard {
     pub(super) fn insert(&mut self, hash: u64, value: u64) {
         self.remove(hash, value);
         let quarter = (self.buckets.len() * ENTRIES / 4) as u64;
+        // An overflow below a quarter is many places of one id, which more buckets would not help.
         let crowded =
-            self.len >= 3 * quarter || self.len >= 2 * quarter && self.room(self.split(hash).0).is_none();
+            self.len >= 3 * quarter || self.len >= quarter && self.room(self.split(hash).0).is_none();
         if crowded && self.buckets.len() < self.buckets_max {
             self.double();
         }
