@@ -44,11 +44,11 @@ pub struct Subject<'a> {
     pub lineage: std::result::Result<&'a dyn Lineage, String>,
 }
 
-/// Time, chance and where to say what goes on.
+/// Time, chance and where to say what goes on. An error of `progress` ends the measurement.
 pub struct Surroundings<'a> {
     pub clock: &'a dyn Clock,
     pub random: &'a dyn Random,
-    pub progress: &'a dyn Fn(&str),
+    pub progress: &'a dyn Fn(&str) -> Result<()>,
 }
 
 /// One of the folders that are compared.
@@ -121,7 +121,7 @@ impl Run<'_> {
                         self.sides[side].label,
                         turn + 1,
                         self.options.runs
-                    ));
+                    ))?;
                     outcomes[side].push(self.once(test, side, turn)?);
                 }
             }
@@ -191,7 +191,7 @@ impl Run<'_> {
                 return Ok(Vec::new());
             }
         };
-        (self.around.progress)(&format!("{LINEAGE} at {:?}", self.options.counts));
+        (self.around.progress)(&format!("{LINEAGE} at {:?}", self.options.counts))?;
         let side = &mut self.sides[0];
         let file = side.folder.filled("touched", 1 << 20, &mut side.pages)?;
         let mut page = vec![0; super::pages::PAGE_BYTES];
@@ -244,7 +244,7 @@ mod tests {
             beneath: Some(beneath.path().to_owned()),
             lineage: Err("not a Stillpoint mount".to_owned()),
         };
-        let around = Surroundings { clock: &SystemClock, random: &SeededRandom::new(3), progress: &|_| {} };
+        let around = Surroundings { clock: &SystemClock, random: &SeededRandom::new(3), progress: &|_| Ok(()) };
         let report = run(&subject, &options, &around).unwrap();
         assert_eq!(report.results.len(), TESTS.len() - 1);
         assert!(report.results.iter().all(|result| result.ratio.is_some_and(|ratio| ratio > 0.0)));
