@@ -119,10 +119,12 @@ fn visit(
             .with_snapshots
             .push(under_snapshots(setting, mounted, turn, || server.pgbench(clients, seconds, &[]))?);
     }
+    server.stop();
     if let Some(mounted) = &contender.file_system.mounted {
         contender.resident = contender.resident.max(mounted.resident()?);
+        // As `sync` does for the others: the next one is not to share the processors with our checkpoint.
+        mounted.settle()?;
     }
-    server.stop();
     Ok(())
 }
 

@@ -78,6 +78,8 @@ impl Setting {
         let parent = arguments.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let scratch = parent.join(format!("stillpoint-budgets-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
+        // The kernel's list of mounts, in which ours are looked for, knows no symbolic links.
+        let scratch = scratch.canonicalize()?;
         // First on the list, so undone last.
         let removal = cleanup.add(Undo::RemoveFolder(scratch.clone()));
         let folders = AtomicU64::new(0);
