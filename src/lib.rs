@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod bench;
+pub mod block;
 pub mod cli;
 pub mod format;
 pub mod index;

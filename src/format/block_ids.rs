@@ -5,15 +5,12 @@
 //! trusting the place it was read from.
 
 use super::cursor::{Put, Reader};
+use super::place::Place;
 use crate::base::Result;
 
 /// Bytes of a file page: PostgreSQL's and SQL Server's own page size.
 pub const PAGE_SIZE: usize = 8192;
 
-/// Segments are numbered below this.
-pub const SEGMENTS_MAX: u32 = 1 << 26;
-/// Slots of a segment are numbered below this.
-pub const SLOTS_MAX: u32 = 1 << 18;
 /// A stored block is shorter than this, in bytes.
 pub const STORED_BYTES_MAX: u32 = 1 << 20;
 
@@ -32,13 +29,6 @@ pub fn check_of(id: &BlockId) -> [u8; 16] {
     check
 }
 
-/// Where a block lies: logical, so that compaction moves bytes without touching pointers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    pub segment: u32,
-    pub slot: u32,
-}
-
 /// A reference to a stored block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pointer {
@@ -52,19 +42,21 @@ impl Pointer {
     pub const ENCODED: usize = 24;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
-        debug_assert!(self.place.segment < SEGMENTS_MAX && self.place.slot < SLOTS_MAX);
         debug_assert!(self.stored_bytes < STORED_BYTES_MAX);
-        let word = (u64::from(self.place.segment) << 38)
-            | (u64::from(self.place.slot) << 20)
-            | u64::from(self.stored_bytes);
+        // Places come from the segment writer, which stops below both limits.
+        let place = self.place.to_bits().unwrap_or_default();
+        let word = (place << 20) | u64::from(self.stored_bytes);
         out.put_u64(word);
         out.extend_from_slice(&self.check);
     }
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let word = reader.u64()?;
-        let place = Place { segment: (word >> 38) as u32, slot: ((word >> 20) & 0x3_FFFF) as u32 };
-        Ok(Self { place, stored_bytes: (word & 0xF_FFFF) as u32, check: reader.array()? })
+        Ok(Self {
+            place: Place::from_bits(word >> 20),
+            stored_bytes: (word & 0xF_FFFF) as u32,
+            check: reader.array()?,
+        })
     }
 }
 
@@ -86,7 +78,7 @@ mod tests {
 
     #[test]
     fn largest_fields_survive() {
-        let place = Place { segment: SEGMENTS_MAX - 1, slot: SLOTS_MAX - 1 };
+        let place = Place { segment: Place::SEGMENTS_MAX - 1, slot: Place::SLOTS_MAX - 1 };
         let pointer = Pointer { place, stored_bytes: STORED_BYTES_MAX - 1, check: [255; 16] };
         let mut bytes = Vec::new();
         pointer.encode(&mut bytes);

@@ -2,6 +2,7 @@
 
 use super::block_ids::Pointer;
 use super::cursor::{Put, Reader};
+use super::journal::Start;
 use super::key::Ino;
 use crate::base::{Error, Result};
 
@@ -36,21 +37,13 @@ fn value_check(table: &str, key: u64, payload: &[u8]) -> [u8; 16] {
     super::check_of(hasher.finalize().as_bytes())
 }
 
-/// Where a journal's replay begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JournalStart {
-    pub epoch: u64,
-    pub seq: u64,
-    pub offset: u64,
-}
-
 /// What one checkpoint leaves for the next open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
     pub store_id: [u8; 16],
     /// Number of this checkpoint.
     pub checkpoint: u64,
-    pub journal: JournalStart,
+    pub journal: Start,
     pub next_view: u32,
     pub next_segment: u32,
     pub next_file: u64,
@@ -62,9 +55,7 @@ impl Superblock {
         out.put_u32(FORMAT_VERSION);
         out.extend_from_slice(&self.store_id);
         out.put_u64(self.checkpoint);
-        out.put_u64(self.journal.epoch);
-        out.put_u64(self.journal.seq);
-        out.put_u64(self.journal.offset);
+        out.extend_from_slice(&self.journal.encode());
         out.put_u32(self.next_view);
         out.put_u32(self.next_segment);
         out.put_u64(self.next_file);
@@ -82,7 +73,7 @@ impl Superblock {
         let superblock = Self {
             store_id: reader.array()?,
             checkpoint: reader.u64()?,
-            journal: JournalStart { epoch: reader.u64()?, seq: reader.u64()?, offset: reader.u64()? },
+            journal: Start::decode(&reader.array()?),
             next_view: reader.u32()?,
             next_segment: reader.u32()?,
             next_file: reader.u64()?,
@@ -289,7 +280,15 @@ mod tests {
             tree: TreeRoot::default(),
         };
         assert_eq!(SnapshotRecord::decode(&snapshot.encode()).unwrap(), snapshot);
-        let superblock = Superblock { checkpoint: 4, next_view: 5, ..Superblock::default() };
+        let journal = Start { journal: [3; 16], epoch: 1, seq: crate::format::journal::Seq(2), offset: 4096 };
+        let superblock = Superblock {
+            store_id: [1; 16],
+            checkpoint: 4,
+            journal,
+            next_view: 5,
+            next_segment: 6,
+            next_file: 7,
+        };
         assert_eq!(Superblock::decode(&superblock.encode()).unwrap(), superblock);
     }
 

@@ -11,6 +11,8 @@ pub mod journal;
 pub mod key;
 pub mod log;
 pub mod node;
+pub mod place;
 pub mod segment;
 
-pub use block_ids::{BlockId, PAGE_SIZE, Place, Pointer, block_id, check_of};
+pub use block_ids::{BlockId, PAGE_SIZE, Pointer, block_id, check_of};
+pub use place::Place;

@@ -4,8 +4,9 @@
 //! BLAKE3 (16 bytes) is kept in the segment table, so a directory is either the one that was committed or an
 //! error.
 
-use super::block_ids::{BlockId, Place};
+use super::block_ids::BlockId;
 use super::cursor::{Put, Reader};
+use super::place::Place;
 use crate::base::{Error, Result};
 
 pub const DIRECTORY_HEAD: usize = 16;
