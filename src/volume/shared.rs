@@ -1,0 +1,128 @@
+//! What all views of a store share: trees, journal, hints, and the bounds on memory.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::trees::Trees;
+use super::types::{Completion, Environment, OpenOptions, Timestamp};
+use crate::base::{Error, ErrorKind, Result, Storage};
+use crate::index::HintTable;
+use crate::journal::Journal;
+
+/// Asked of the checkpoint thread.
+#[derive(Default)]
+pub(crate) struct Requests {
+    /// Told when a checkpoint that begins after the request is durable.
+    pub(crate) waiters: Vec<Completion>,
+    pub(crate) wanted: bool,
+    pub(crate) stop: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) environment: Environment,
+    pub(crate) options: OpenOptions,
+    pub(crate) trees: Trees,
+    pub(crate) hints: HintTable,
+    pub(crate) journal: OnceLock<Arc<Journal>>,
+    /// Held for reading while pointers of a tree are followed; for writing while segments leave the table.
+    pub(crate) gate: RwLock<()>,
+    /// Bytes of changes in live layers.
+    pub(crate) live_cost: AtomicU64,
+    /// Bytes of changes in frozen layers.
+    pub(crate) frozen_cost: AtomicU64,
+    pub(crate) requests: Mutex<Requests>,
+    pub(crate) request_arrived: Condvar,
+    /// Signalled whenever memory or space may have come free.
+    pub(crate) room: Condvar,
+    pub(crate) room_lock: Mutex<()>,
+    /// Host bytes that writers may still promise away; kept by checkpoints and by writers themselves.
+    pub(crate) free_bytes: AtomicU64,
+    /// The last checkpoint met a full host: writes are refused until one succeeds.
+    pub(crate) full: AtomicBool,
+    pub(crate) failed: OnceLock<String>,
+}
+
+impl Shared {
+    pub(crate) fn journal(&self) -> Result<&Arc<Journal>> {
+        self.journal.get().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the store is open read-only"))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_unix_nanos(self.environment.clock.unix_nanos())
+    }
+
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.live_cost.load(Ordering::Relaxed) + self.frozen_cost.load(Ordering::Relaxed)
+    }
+
+    /// An earlier failure that leaves what is on disk unknown.
+    pub(crate) fn check_failed(&self) -> Result<()> {
+        match self.failed.get() {
+            Some(message) => Err(Error::new(ErrorKind::Poisoned, message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        let message = format!(
+            "the store stopped after a failed write or sync, reopen it to go on from what is durable: {error}"
+        );
+        tracing::error!("{message}");
+        let _ = self.failed.set(message);
+        self.room.notify_all();
+    }
+
+    /// Asks for a checkpoint that begins after now.
+    pub(crate) fn request_checkpoint(&self, waiter: Option<Completion>) {
+        let mut requests = self.requests.lock();
+        if requests.stop {
+            drop(requests);
+            if let Some(waiter) = waiter {
+                waiter(Err(Error::new(ErrorKind::Poisoned, "the store is closed")));
+            }
+            return;
+        }
+        requests.wanted = true;
+        requests.waiters.extend(waiter);
+        self.request_arrived.notify_one();
+    }
+
+    /// Waits until changed pages leave room for `bytes` more. Call it without locks.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<()> {
+        self.check_failed()?;
+        let soft = self.options.dirty_bytes_soft;
+        let dirty = self.dirty_bytes() + bytes;
+        if dirty <= soft {
+            return Ok(());
+        }
+        if self.options.background {
+            self.request_checkpoint(None);
+        }
+        if dirty <= self.options.dirty_bytes_max || !self.options.background {
+            return Ok(());
+        }
+        let mut guard = self.room_lock.lock();
+        loop {
+            self.check_failed()?;
+            if self.dirty_bytes() + bytes <= self.options.dirty_bytes_max {
+                return Ok(());
+            }
+            if self.full.load(Ordering::Relaxed) {
+                return Err(no_space());
+            }
+            self.room.wait_for(&mut guard, Duration::from_millis(100));
+        }
+    }
+}
+
+pub(crate) fn no_space() -> Error {
+    Error::new(
+        ErrorKind::NoSpace,
+        "the store's file system is full: destroy snapshots or volumes, or give it more space",
+    )
+}
