@@ -11,3 +11,4 @@ pub mod cli;
 pub mod format;
 pub mod index;
 pub mod journal;
+pub mod volume;

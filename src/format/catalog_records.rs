@@ -73,7 +73,7 @@ impl Superblock {
         let superblock = Self {
             store_id: reader.array()?,
             checkpoint: reader.u64()?,
-            journal: Start::decode(&reader.array()?),
+            journal: Start::decode(&reader.array()?)?,
             next_view: reader.u32()?,
             next_segment: reader.u32()?,
             next_file: reader.u64()?,

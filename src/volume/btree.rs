@@ -106,7 +106,11 @@ fn store(trees: &Trees, built: Built) -> Result<Pointer> {
     }
 }
 
-fn apply_node(trees: &Trees, node: &Arc<Node>, updates: &[(Key, Option<Value>)]) -> Result<Vec<(Key, Built)>> {
+fn apply_node(
+    trees: &Trees,
+    node: &Arc<Node>,
+    updates: &[(Key, Option<Value>)],
+) -> Result<Vec<(Key, Built)>> {
     match node.as_ref() {
         Node::Leaf(items) => Ok(leaves(merge(items, updates))),
         Node::Inner { level, children } => {

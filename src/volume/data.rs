@@ -97,7 +97,9 @@ impl View {
             match source {
                 Some(PageSource::Data(page)) => out.extend_from_slice(&page.0[start..stop]),
                 Some(PageSource::Stored(_)) => match contents.next() {
-                    Some(content) if content.len() == PAGE_SIZE => out.extend_from_slice(&content[start..stop]),
+                    Some(content) if content.len() == PAGE_SIZE => {
+                        out.extend_from_slice(&content[start..stop])
+                    }
                     _ => return Err(Error::corrupt(format!("a page of inode {ino} has a wrong length"))),
                 },
                 _ => out.resize(out.len() + stop - start, 0),
@@ -148,12 +150,10 @@ impl View {
     /// Waits for memory and refuses what the host has no space for. Without locks.
     pub(crate) fn make_room(&self, bytes: u64) -> Result<()> {
         self.shared.wait_for_room(bytes)?;
-        let promised = self.shared.dirty_bytes() + bytes;
-        if promised > self.shared.free_bytes.load(Ordering::Relaxed) {
+        if !self.shared.has_space(self.id, bytes) {
             // What is promised is counted before compression and deduplication: a checkpoint gives the real figure.
-            self.shared.free_space_now(self.id)?;
-            let promised = self.shared.dirty_bytes() + bytes;
-            if promised > self.shared.free_bytes.load(Ordering::Relaxed) {
+            self.shared.checkpoint_now()?;
+            if !self.shared.has_space(self.id, bytes) {
                 return Err(super::shared::no_space());
             }
         }
@@ -261,7 +261,8 @@ impl View {
             }
             // Cleared in some layer: go on behind it, or behind the cleared range if nothing lies above it.
             let only_live = state.live.files.get(&ino);
-            let skip = only_live.filter(|file| file.pages.is_empty()).and_then(|file| file.cleared.end_of(found));
+            let skip =
+                only_live.filter(|file| file.pages.is_empty()).and_then(|file| file.cleared.end_of(found));
             page = skip.unwrap_or(found + 1);
         }
     }
@@ -311,11 +312,31 @@ impl View {
         Ok(done)
     }
 
+    /// Bytes of one page as a journal record has them.
+    pub(crate) fn replay_data(
+        &self,
+        state: &mut ViewState,
+        ino: Ino,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let mut change = Change::replaying(self, state);
+        change.write_page(ino, offset / PAGE, (offset % PAGE) as usize, bytes)
+    }
+
     fn size_of(&self, ino: Ino) -> Result<u64> {
         self.reading(|state| Ok(self.file(state, ino)?.size))
     }
 
-    fn share_pages(&self, from_ino: Ino, from: u64, target: &Self, ino: Ino, to: u64, bytes: u64) -> Result<()> {
+    fn share_pages(
+        &self,
+        from_ino: Ino,
+        from: u64,
+        target: &Self,
+        ino: Ino,
+        to: u64,
+        bytes: u64,
+    ) -> Result<()> {
         let count = bytes.div_ceil(PAGE);
         target.make_room(count * super::layer::SHARE_COST)?;
         target.check_quota(0)?;
@@ -335,7 +356,7 @@ impl View {
                 })
                 .collect::<Vec<_>>()
         };
-        target.changing(|change| {
+        target.changing_now(|change| {
             let mut inode = target.file(change.state, ino)?;
             for (page, source) in (to..).zip(sources) {
                 match source {

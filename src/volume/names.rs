@@ -1,8 +1,8 @@
 //! Names: directories, links, renames, symbolic links, orphans.
 
 use super::types::{
-    Attributes, DirectoryEntry, FIRST_INO, Ino, LINKS_MAX, NAME_BYTES_MAX, NewNode, Owner, RenameMode, ROOT_INO,
-    TARGET_BYTES_MAX,
+    Attributes, DirectoryEntry, FIRST_INO, Ino, LINKS_MAX, NAME_BYTES_MAX, NewNode, Owner, ROOT_INO,
+    RenameMode, TARGET_BYTES_MAX,
 };
 use super::view::{Change, View, ViewState};
 use crate::base::{Error, ErrorKind, Result};
@@ -82,7 +82,14 @@ impl View {
     }
 
     /// Creates an inode under a name that must be free.
-    pub fn create(&self, parent: Ino, name: &[u8], node: NewNode<'_>, mode: u32, owner: Owner) -> Result<Attributes> {
+    pub fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: NewNode<'_>,
+        mode: u32,
+        owner: Owner,
+    ) -> Result<Attributes> {
         check_name(name)?;
         self.changing(|change| {
             let mut directory = self.directory(change.state, parent)?;
@@ -238,7 +245,10 @@ impl View {
                         self.check_not_below(change.state, other, parent)?;
                     }
                     if ino != other {
-                        change.exchange((parent, name, ino, inode), (new_parent, new_name, other, other_inode))?;
+                        change.exchange(
+                            (parent, name, ino, inode),
+                            (new_parent, new_name, other, other_inode),
+                        )?;
                     }
                     Ok(None)
                 }
@@ -251,12 +261,16 @@ impl View {
                                 self.check_empty_directory(change.state, *other, other_inode)?;
                             }
                             (_, FileKind::Directory) => {
-                                return Err(Error::new(ErrorKind::IsDirectory, "the new name is a directory"));
+                                return Err(Error::new(
+                                    ErrorKind::IsDirectory,
+                                    "the new name is a directory",
+                                ));
                             }
                             _ => {}
                         }
                     }
-                    let replaced = change.move_entry((parent, name, ino, inode), (new_parent, new_name), target)?;
+                    let replaced =
+                        change.move_entry((parent, name, ino, inode), (new_parent, new_name), target)?;
                     replaced.map(|(other, gone)| self.describe(change.state, other, &gone)).transpose()
                 }
             }
@@ -408,8 +422,11 @@ impl Change<'_> {
             to.links += 1;
         }
         let replaced = target.map(|(other, gone)| {
-            let gone =
-                if replaces_directory { self.drop_directory(other, gone) } else { self.drop_link(other, gone) };
+            let gone = if replaces_directory {
+                self.drop_directory(other, gone)
+            } else {
+                self.drop_link(other, gone)
+            };
             (other, gone)
         });
         self.put_entry(new_parent, new_name, ino, inode.kind);

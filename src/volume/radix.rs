@@ -73,7 +73,8 @@ pub(crate) fn apply(
     cleared: &RangeSet,
     updates: &[(u64, Option<Pointer>)],
 ) -> Result<MapRoot> {
-    let mut change = Change { trees, cleared, pages: i128::from(map.pages), stored: i128::from(map.stored_bytes) };
+    let mut change =
+        Change { trees, cleared, pages: i128::from(map.pages), stored: i128::from(map.stored_bytes) };
     let mut height = map.height;
     let mut root = map.root;
     let last = updates.iter().rev().find(|(_, pointer)| pointer.is_some()).map(|(page, _)| *page);

@@ -1,5 +1,6 @@
 //! What all views of a store share: trees, journal, hints, and the bounds on memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,10 +9,13 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::trees::Trees;
-use super::types::{Completion, Environment, OpenOptions, Timestamp};
+use super::types::{Completion, Environment, OpenOptions, Timestamp, ViewId};
 use crate::base::{Error, ErrorKind, Result, Storage};
 use crate::index::HintTable;
 use crate::journal::Journal;
+
+/// A checkpoint begins when the journal's ring is this full, in percent.
+const JOURNAL_FULL_PERCENT: u64 = 50;
 
 /// Asked of the checkpoint thread.
 #[derive(Default)]
@@ -45,6 +49,10 @@ pub(crate) struct Shared {
     /// The last checkpoint met a full host: writes are refused until one succeeds.
     pub(crate) full: AtomicBool,
     pub(crate) failed: OnceLock<String>,
+    /// Runs a checkpoint in the calling thread, where there is no thread for it.
+    pub(crate) inline_checkpoint: OnceLock<Box<dyn Fn() -> Result<()> + Send + Sync>>,
+    /// Reservations of other volumes that they have not used yet, in bytes, by view.
+    pub(crate) reserved: Mutex<HashMap<ViewId, u64>>,
 }
 
 impl Shared {
@@ -92,6 +100,14 @@ impl Shared {
         self.request_arrived.notify_one();
     }
 
+    /// Asks for a checkpoint when the journal's ring is half full.
+    pub(crate) fn pace(&self, journal: &Journal) {
+        let full = journal.used_bytes() * 100 > journal.capacity_bytes() * JOURNAL_FULL_PERCENT;
+        if full && self.options.background && !self.requests.lock().wanted {
+            self.request_checkpoint(None);
+        }
+    }
+
     /// Waits until changed pages leave room for `bytes` more. Call it without locks.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<()> {
         self.check_failed()?;
@@ -103,8 +119,11 @@ impl Shared {
         if self.options.background {
             self.request_checkpoint(None);
         }
-        if dirty <= self.options.dirty_bytes_max || !self.options.background {
+        if dirty <= self.options.dirty_bytes_max {
             return Ok(());
+        }
+        if !self.options.background {
+            return self.checkpoint_now();
         }
         let mut guard = self.room_lock.lock();
         loop {
@@ -117,6 +136,31 @@ impl Shared {
             }
             self.room.wait_for(&mut guard, Duration::from_millis(100));
         }
+    }
+
+    /// Runs a checkpoint that begins after now, and waits for it. Call it without locks.
+    pub(crate) fn checkpoint_now(&self) -> Result<()> {
+        if !self.options.background {
+            return self.inline_checkpoint.get().map_or(Ok(()), |run| run());
+        }
+        let (sender, receiver) = crossbeam::channel::bounded(1);
+        self.request_checkpoint(Some(Box::new(move |result| {
+            let _ = sender.send(result);
+        })));
+        receiver.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Poisoned, "the store is closed")))
+    }
+
+    /// Host bytes that dirty pages may take before `view` meets a full store.
+    pub(crate) fn free_for(&self, view: ViewId) -> u64 {
+        let reserved = self.reserved.lock();
+        let others: u64 = reserved.iter().filter(|(id, _)| **id != view).map(|(_, bytes)| *bytes).sum();
+        self.free_bytes.load(Ordering::Relaxed).saturating_sub(others)
+    }
+
+    /// Whether the host has space for what is dirty and `bytes` more, counted with what a checkpoint adds.
+    pub(crate) fn has_space(&self, view: ViewId, bytes: u64) -> bool {
+        let promised = self.dirty_bytes() + bytes;
+        promised + promised / 2 <= self.free_for(view)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Nodes of the trees on disk: reading them through a cache, writing them, and what they refer to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quick_cache::Weighter;
@@ -34,6 +35,28 @@ pub(crate) struct Trees {
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) refs: Mutex<RefTable>,
     nodes: Cache<Place, Arc<Node>, NodeWeight>,
+    /// Nodes written since the last `take_written`.
+    written: Mutex<Vec<Pointer>>,
+    pub(crate) figures: NodeFigures,
+}
+
+/// Nodes that exist, for the figures of a store.
+#[derive(Default)]
+pub(crate) struct NodeFigures {
+    pub(crate) blocks: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+impl NodeFigures {
+    pub(crate) fn add(&self, pointer: &Pointer) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(u64::from(pointer.stored_bytes), Ordering::Relaxed);
+    }
+
+    fn remove(&self, pointer: &Pointer) {
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(u64::from(pointer.stored_bytes), Ordering::Relaxed);
+    }
 }
 
 impl Trees {
@@ -43,6 +66,8 @@ impl Trees {
             blocks,
             refs: Mutex::new(RefTable::default()),
             nodes: Cache::with_weighter(items, cache_bytes, NodeWeight),
+            written: Mutex::new(Vec::new()),
+            figures: NodeFigures::default(),
         }
     }
 
@@ -72,6 +97,8 @@ impl Trees {
             })?;
         }
         self.nodes.insert(pointer.place, Arc::new(node));
+        self.written.lock().push(pointer);
+        self.figures.add(&pointer);
         Ok(pointer)
     }
 
@@ -84,6 +111,7 @@ impl Trees {
             }
             let node = self.node(&pointer)?;
             self.nodes.remove(&pointer.place);
+            self.figures.remove(&pointer);
             let mut pages = Vec::new();
             for_each_child(&node, &mut |child, kind| match kind {
                 Child::Node => stack.push(*child),
@@ -91,6 +119,34 @@ impl Trees {
             })?;
             for page in pages {
                 self.drop_reference(&page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the figures and the list of written nodes anew.
+    pub(crate) fn forget_written(&self) {
+        self.written.lock().clear();
+        self.figures.blocks.store(0, Ordering::Relaxed);
+        self.figures.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes back the references of nodes written since the last call that nothing refers to: intermediate trees,
+    /// and all of an abandoned checkpoint's. Call it while the old trees still hold their references.
+    pub(crate) fn forget_unused(&self) -> Result<()> {
+        let written = std::mem::take(&mut *self.written.lock());
+        // Children were written before their parents.
+        for pointer in written.iter().rev() {
+            if self.refs.lock().count(pointer.place) > 0 {
+                continue;
+            }
+            let node = self.node(pointer)?;
+            self.nodes.remove(&pointer.place);
+            self.figures.remove(pointer);
+            let mut children = Vec::new();
+            for_each_child(&node, &mut |child, _| children.push(*child))?;
+            for child in children {
+                self.drop_reference(&child)?;
             }
         }
         Ok(())

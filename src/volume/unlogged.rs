@@ -83,9 +83,7 @@ impl Unlogged {
     pub(crate) fn bytes(&self, ino: Option<Ino>) -> u64 {
         const INODE_BYTES: u64 = 192;
         match ino {
-            Some(ino) => {
-                self.batch_bytes + self.files.get(&ino).map_or(0, |file| file.bytes) + INODE_BYTES
-            }
+            Some(ino) => self.batch_bytes + self.files.get(&ino).map_or(0, |file| file.bytes) + INODE_BYTES,
             None => {
                 self.batch_bytes
                     + self.files.values().map(|file| file.bytes).sum::<u64>()

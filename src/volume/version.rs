@@ -157,7 +157,7 @@ impl Version {
         let mut out = Vec::new();
         loop {
             let want = (limit - out.len()).max(16);
-            let mut items: Vec<(Key, Value)> = Vec::with_capacity(want);
+            let mut items: Vec<(Key, Value)> = Vec::with_capacity(want.min(1024));
             let mut more = false;
             btree::scan(trees, root.root, &start, &mut |key, value| {
                 more = items.len() >= want && within(key);

@@ -122,8 +122,13 @@ impl View {
 
     /// Runs `body` as one change: what it puts is journaled together.
     pub(crate) fn changing<T>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
-        self.check_writable()?;
         self.make_room(4096)?;
+        self.changing_now(body)
+    }
+
+    /// As `changing`, without waiting for room: for callers that hold the gate already.
+    pub(crate) fn changing_now<T>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
+        self.check_writable()?;
         let _gate = self.shared.gate.read_recursive();
         self.check_alive()?;
         let mut state = self.state.write();
@@ -209,18 +214,15 @@ impl View {
     fn blocks(&self, state: &ViewState, ino: Ino, inode: &Inode) -> Result<u64> {
         let (layers, root) = state.base.chain();
         let mut pages = map_root(&self.shared.trees, &root, ino)?.pages;
-        let mut cleared = false;
         for layer in layers.iter().map(AsRef::as_ref).rev().chain([&state.live]) {
             if let Some(file) = layer.files.get(&ino) {
                 if file.cleared.covers(0, inode.size.div_ceil(PAGE_SIZE as u64)) {
                     pages = 0;
                 }
-                cleared |= !file.cleared.is_empty();
                 pages += file.pages.len() as u64;
             }
         }
         let most = inode.size.div_ceil(PAGE_SIZE as u64);
-        let _ = cleared;
         Ok(pages.min(most) * (PAGE_SIZE as u64 / 512))
     }
 
@@ -247,7 +249,8 @@ impl View {
             inode.accessed = set.accessed.unwrap_or(inode.accessed);
             inode.modified = set.modified.unwrap_or(inode.modified);
             inode.changed = set.changed.unwrap_or(now);
-            let only_times = set.mode.is_none() && set.uid.is_none() && set.gid.is_none() && set.size.is_none();
+            let only_times =
+                set.mode.is_none() && set.uid.is_none() && set.gid.is_none() && set.size.is_none();
             if only_times {
                 // Times go with the next fsync of the file, as its data does.
                 change.set_inode(ino, inode);
@@ -286,6 +289,13 @@ pub(crate) struct Change<'a> {
     pub(crate) view: &'a View,
     pub(crate) state: &'a mut ViewState,
     batch: Batch,
+}
+
+impl<'a> Change<'a> {
+    /// For replay, where nothing is journaled again.
+    pub(crate) fn replaying(view: &'a View, state: &'a mut ViewState) -> Self {
+        Self { view, state, batch: Vec::new() }
+    }
 }
 
 impl Change<'_> {
