@@ -78,7 +78,7 @@ pub(crate) fn apply(
     let mut height = map.height;
     let mut root = map.root;
     let last = updates.iter().rev().find(|(_, pointer)| pointer.is_some()).map(|(page, _)| *page);
-    while last.is_some_and(|last| last >= span(height)) {
+    while last.is_some_and(|last| height == 0 || last >= span(height)) {
         if height >= RADIX_LEVELS_MAX {
             return Err(Error::invalid("a page number is too large for a file"));
         }
