@@ -11,4 +11,5 @@ pub mod cli;
 pub mod format;
 pub mod index;
 pub mod journal;
+pub mod maintain;
 pub mod volume;

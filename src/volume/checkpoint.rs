@@ -156,7 +156,7 @@ impl StoreInner {
         &self,
         frozen: &Frozen,
         storing: &mut Storing<'_>,
-        serial: &Serial,
+        serial: &mut Serial,
     ) -> Result<Computed> {
         let blocks = &self.shared.trees.blocks;
         let mut computed = Computed::new();
@@ -183,7 +183,7 @@ impl StoreInner {
         Ok(computed)
     }
 
-    fn commit_roots(&self, frozen: &Frozen, mut change: RootsChange, serial: &Serial) -> Result<()> {
+    fn commit_roots(&self, frozen: &Frozen, mut change: RootsChange, serial: &mut Serial) -> Result<()> {
         let blocks = &self.shared.trees.blocks;
         blocks.finish()?;
         blocks.sync()?;
@@ -200,7 +200,9 @@ impl StoreInner {
             next_segment,
             next_file,
         };
-        self.roots.commit(&superblock, &change)
+        self.roots.commit(&superblock, &change)?;
+        serial.superblock = superblock;
+        Ok(())
     }
 
     /// Segments found dead by the last checkpoint that nothing has revived since.

@@ -6,6 +6,7 @@
 mod btree;
 mod catalog;
 mod checkpoint;
+mod compact;
 mod data;
 mod layer;
 mod logging;
@@ -23,8 +24,11 @@ mod types;
 mod unlogged;
 mod version;
 mod view;
+mod walk;
 mod xattrs;
 
+pub use compact::CompactStep;
 pub use store::{OBJECT_NAME_MAX, Store, check_object_name};
 pub use types::*;
 pub use view::View;
+pub use walk::{Finding, Recount};

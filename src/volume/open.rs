@@ -106,7 +106,7 @@ impl Store {
             shared,
             catalog: Mutex::new(catalog),
             roots,
-            serial: Mutex::new(Serial::default()),
+            serial: Mutex::new(Serial { superblock, condemned: Vec::new() }),
             pool,
             store_id: superblock.store_id,
             checkpoints: AtomicU64::new(superblock.checkpoint),
@@ -300,7 +300,11 @@ impl StoreInner {
                     continue;
                 }
             }
-            if let Err(error) = self.run_checkpoint() {
+            let result = self.run_checkpoint();
+            if result.is_ok() {
+                self.reclaim_some();
+            }
+            if let Err(error) = result {
                 tracing::error!("checkpoint: {error}");
                 // A full host or a dead disk does not get better by trying at once.
                 let mut requests = self.shared.requests.lock();

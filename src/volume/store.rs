@@ -11,6 +11,7 @@ use super::shared::Shared;
 use super::types::{OpenOptions, SnapshotInfo, ViewId};
 use super::view::View;
 use crate::base::{Error, ErrorKind, Result, SpaceInfo};
+use crate::format::catalog_records::Superblock;
 use crate::format::log::CatalogChange;
 
 /// Longest name of a volume or snapshot, in bytes.
@@ -20,8 +21,9 @@ pub const OBJECT_NAME_MAX: usize = 200;
 const PENDING_MAX: usize = 64;
 
 /// What checkpoints and reclaim do one at a time.
-#[derive(Default)]
 pub(crate) struct Serial {
+    /// What the root table has.
+    pub(crate) superblock: Superblock,
     /// Segments that were dead at the last commit.
     pub(crate) condemned: Vec<u32>,
 }

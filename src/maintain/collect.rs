@@ -1,0 +1,63 @@
+//! Garbage collection: checkpoints let segments without live blocks go, compaction the dead parts of others.
+
+use super::Progress;
+use crate::base::Result;
+use crate::volume::Store;
+
+/// How thorough a collection is.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectOptions {
+    /// Segments of which at least this share is dead are rewritten, in percent.
+    pub dead_percent: u64,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        Self { dead_percent: 3 }
+    }
+}
+
+/// What a collection did, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectReport {
+    pub segments_rewritten: u64,
+    pub copied_bytes: u64,
+    pub physical_bytes_before: u64,
+    pub physical_bytes_after: u64,
+    pub freed_bytes: u64,
+}
+
+/// Checkpoints that let dead segments go: one finds them, the next one drops them.
+const SETTLE_CHECKPOINTS: u32 = 3;
+
+/// Gives all space back that nothing refers to. Safe to stop at any instant and to run again.
+pub fn collect(
+    store: &Store,
+    options: &CollectOptions,
+    progress: &mut dyn Progress,
+) -> Result<CollectReport> {
+    let before = store.stats()?;
+    let mut report =
+        CollectReport { physical_bytes_before: before.physical_bytes, ..CollectReport::default() };
+    settle(store)?;
+    let total = store.stats()?.dead_bytes;
+    let mut freed = 0;
+    while !progress.cancelled() {
+        let Some(step) = store.compact_step(options.dead_percent)? else { break };
+        report.segments_rewritten += step.segments;
+        report.copied_bytes += step.copied_bytes;
+        freed += step.freed_bytes;
+        progress.bytes(freed.min(total), total);
+        if step.freed_bytes == 0 {
+            break;
+        }
+    }
+    settle(store)?;
+    report.physical_bytes_after = store.stats()?.physical_bytes;
+    report.freed_bytes = report.physical_bytes_before.saturating_sub(report.physical_bytes_after);
+    Ok(report)
+}
+
+fn settle(store: &Store) -> Result<()> {
+    (0..SETTLE_CHECKPOINTS).try_for_each(|_| store.checkpoint())
+}

@@ -1,0 +1,139 @@
+//! Compaction: what is live of sparse segments is copied into one new file, and the old files go.
+//!
+//! Places are logical, so no tree changes. Order: copy and sync; commit the new records; put them into the table
+//! while nobody follows pointers; remove the old files. A crash before the commit leaves a file that no record
+//! names, after it one or more: the next open removes them.
+
+use std::sync::atomic::Ordering;
+
+use super::roots::RootsChange;
+use super::store::{Store, StoreInner};
+use crate::base::{Error, ErrorKind, Result};
+use crate::format::segment::{DIRECTORY_HEAD, ENTRY_BYTES};
+
+/// Live bytes that one step copies, at most: it bounds how long a checkpoint waits.
+const STEP_BYTES: u64 = 16 << 20;
+/// Segments that one step rewrites, at most.
+const STEP_SEGMENTS: usize = 64;
+
+/// What one step of compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactStep {
+    pub segments: u64,
+    pub copied_bytes: u64,
+    pub freed_bytes: u64,
+}
+
+impl Store {
+    /// Rewrites some segments of which at least `dead_percent` is dead. `None` when there are none.
+    pub fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
+        self.inner.compact_step(dead_percent)
+    }
+}
+
+impl StoreInner {
+    pub(crate) fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
+        self.shared.check_failed()?;
+        let mut serial = self.serial.lock();
+        let (victims, old_bytes) = self.victims(dead_percent);
+        if victims.is_empty() {
+            return Ok(None);
+        }
+        let trees = &self.shared.trees;
+        let live = |place| trees.refs.lock().count(place) > 0;
+        let rewritten = match trees.blocks.rewrite(&victims, &live) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
+                trees.blocks.rewrite(&victims, &live)?
+            }
+            result => result?,
+        };
+        let (_, next_segment, next_file) = trees.blocks.changes();
+        let superblock =
+            crate::format::catalog_records::Superblock { next_segment, next_file, ..serial.superblock };
+        let change = RootsChange { segments: rewritten.records.clone(), ..RootsChange::default() };
+        if let Err(error) = self.roots.commit(&superblock, &change) {
+            // Whether the commit landed is not known: only an open can tell.
+            if error.kind() != ErrorKind::NoSpace {
+                self.shared.fail(&error);
+            }
+            return Err(error);
+        }
+        serial.superblock = superblock;
+        let files = {
+            let _gate = self.shared.gate.write();
+            trees.blocks.install(rewritten.records)
+        };
+        trees.blocks.remove_files(&files)?;
+        self.refresh_space();
+        self.shared.room.notify_all();
+        Ok(Some(CompactStep {
+            segments: victims.len() as u64,
+            copied_bytes: rewritten.bytes,
+            freed_bytes: old_bytes.saturating_sub(rewritten.bytes),
+        }))
+    }
+
+    /// The sparsest segments first, as many as one step takes.
+    fn victims(&self, dead_percent: u64) -> (Vec<u32>, u64) {
+        let open = self.shared.trees.blocks.open_segment();
+        let infos = self.shared.trees.blocks.segments();
+        let refs = self.shared.trees.refs.lock();
+        let mut sparse: Vec<(u64, u64, u32)> = infos
+            .iter()
+            .filter(|info| Some(info.id) != open && info.bytes > 0)
+            .filter_map(|info| {
+                let used = refs.segment(info.id);
+                let directories = u64::from(used.live_slots) * ENTRY_BYTES as u64 + DIRECTORY_HEAD as u64;
+                let live = used.live_bytes + directories;
+                let dead = info.bytes.saturating_sub(live);
+                // Those with nothing live go by themselves with the next checkpoints.
+                (used.live_slots > 0 && dead * 100 >= info.bytes * dead_percent.max(1))
+                    .then_some((live, info.bytes, info.id))
+            })
+            .collect();
+        sparse.sort_by_key(|(live, bytes, _)| live * 1000 / bytes);
+        let (mut total, mut old) = (0, 0);
+        let mut victims = Vec::new();
+        for (live, bytes, id) in sparse.into_iter().take(STEP_SEGMENTS) {
+            if !victims.is_empty() && total + live > STEP_BYTES {
+                break;
+            }
+            total += live;
+            old += bytes;
+            victims.push(id);
+        }
+        (victims, old)
+    }
+
+    /// Bytes of segments, and how many of them are dead.
+    pub(crate) fn dead_bytes(&self) -> (u64, u64) {
+        let bytes: u64 = self.shared.trees.blocks.segments().iter().map(|info| info.bytes).sum();
+        let refs = self.shared.trees.refs.lock();
+        let live = refs.live_bytes() + refs.live_blocks() * ENTRY_BYTES as u64;
+        (bytes, bytes.saturating_sub(live))
+    }
+
+    /// In the background: some work when a quarter of the store is dead, or when space is short.
+    pub(crate) fn reclaim_some(&self) {
+        let (bytes, dead) = self.dead_bytes();
+        let free = self.shared.free_bytes.load(Ordering::Relaxed);
+        let short = free < bytes / 8 && dead > bytes / 20;
+        if dead < (64 << 20) && !short || dead * 4 < bytes && !short {
+            return;
+        }
+        for _ in 0..4 {
+            if self.shared.requests.lock().wanted || self.closed.load(Ordering::Relaxed) {
+                return;
+            }
+            match self.compact_step(if short { 10 } else { 40 }) {
+                Ok(Some(step)) => tracing::debug!("compaction: {step:?}"),
+                Ok(None) => return,
+                Err(error) => return report(&error),
+            }
+        }
+    }
+}
+
+fn report(error: &Error) {
+    tracing::warn!("compaction: {error}");
+}
