@@ -100,6 +100,8 @@ pub fn background(setting: &Setting, _: &Installation, findings: &mut Findings) 
             ),
         );
     }
+    // An open file would keep the mount busy.
+    drop(writer);
     mounted.unmount(setting)
 }
 
@@ -180,6 +182,7 @@ pub fn destroy(setting: &Setting, _: &Installation, findings: &mut Findings) -> 
             doomed.taken(),
         ),
     );
+    drop((file, writer));
     mounted.unmount(setting)
 }
 
