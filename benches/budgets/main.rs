@@ -10,6 +10,7 @@ mod cleanup;
 mod command;
 mod filesystems;
 mod foreground;
+mod lineage;
 mod machine;
 mod memory;
 mod pgbench;
@@ -75,9 +76,10 @@ pub struct Arguments {
 
 type Section = fn(&Setting, &Installation, &mut Findings) -> anyhow::Result<()>;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     (pgbench::SECTION, pgbench::run),
     (scan::SECTION, scan::run),
+    (lineage::SECTION, lineage::run),
     (vdb::SECTION, vdb::run),
     (space::UPDATE, space::update),
     (space::RESTORE, space::restore),
