@@ -18,7 +18,8 @@ use crate::setting::Setting;
 
 pub const SECTION: &str = "lineage";
 const VOLUME: &str = "v";
-const SAMPLES: u64 = 30;
+/// In each repetition: at a few tenths of a millisecond the median of fewer moves by tenths of itself.
+const SAMPLES: u64 = 100;
 const WRITE_BYTES: usize = 1 << 20;
 /// Written for real at most; the rest of a larger volume shares these blocks.
 const WRITTEN_BYTES_MAX: u64 = 1 << 30;
@@ -93,25 +94,36 @@ impl Library {
 }
 
 pub fn run(setting: &Setting, _: &Installation, findings: &mut Findings) -> anyhow::Result<()> {
-    let mut by_data = Vec::new();
-    for (index, &bytes) in setting.sizes.data.iter().enumerate() {
-        setting.say(&format!("lineage: on {} MiB", bytes >> 20));
-        // Many snapshots only on the smallest, so that number and size are told apart.
-        let counts = if index == 0 { setting.sizes.counts } else { &setting.sizes.counts[..1] };
-        let folder = setting.fresh_folder("lineage")?;
-        let points = measure(setting, &folder.join("store"), bytes, counts)?;
-        for point in &points {
-            findings.note(SECTION, line(bytes, point));
+    let mut by_data: Vec<Vec<LineagePoint>> = Vec::new();
+    for turn in 0..setting.arguments.runs {
+        for (index, &bytes) in setting.sizes.data.iter().enumerate() {
+            setting.say(&format!("lineage: repetition {}, on {} MiB", turn + 1, bytes >> 20));
+            // Many snapshots only on the smallest, so that number and size are told apart.
+            let counts = if index == 0 { setting.sizes.counts } else { &setting.sizes.counts[..1] };
+            let folder = setting.fresh_folder("lineage")?;
+            let points = measure(setting, &folder.join("store"), bytes, counts)?;
+            match by_data.get_mut(index) {
+                None => by_data.push(points),
+                Some(earlier) => merge(earlier, &points),
+            }
         }
-        by_data.push(points);
+    }
+    for (points, bytes) in by_data.iter().zip(setting.sizes.data) {
+        for point in points {
+            findings.note(SECTION, line(*bytes, point));
+        }
     }
     let base = by_data[0].first().context("nothing was measured")?;
     findings.add(
         "snapshot",
         milliseconds(base.snapshot.median()),
-        format!("median of {SAMPLES}, the first snapshot"),
+        format!("median of {}, the first snapshot", base.snapshot.count()),
     );
-    findings.add("clone", milliseconds(base.clone.median()), format!("median of {SAMPLES}, the first clone"));
+    findings.add(
+        "clone",
+        milliseconds(base.clone.median()),
+        format!("median of {}, the first clone", base.clone.count()),
+    );
     let of_many = by_data[0].iter().find(|point| point.count == MANY).or(by_data[0].last());
     if let Some(many) = of_many {
         findings.add(
@@ -147,6 +159,13 @@ fn measure(
     library.store.close()?;
     std::fs::remove_dir_all(folder)?;
     Ok(points)
+}
+
+fn merge(points: &mut [LineagePoint], more: &[LineagePoint]) {
+    for (point, more) in points.iter_mut().zip(more) {
+        point.snapshot.merge(&more.snapshot);
+        point.clone.merge(&more.clone);
+    }
 }
 
 fn milliseconds(duration: std::time::Duration) -> f64 {
