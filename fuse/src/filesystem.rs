@@ -84,6 +84,8 @@ pub trait Files {
         range: (u64, u64),
     ) -> Answer<()>;
     fn seek(&self, node: NodeId, handle: u64, offset: u64, target: Seek) -> Answer<u64>;
+    /// Whether some handle of the node is open for writing, so that the kernel may hold dirty pages of it.
+    fn has_writers(&self, node: NodeId) -> bool;
     /// Bytes copied.
     fn copy(&self, caller: Caller, copy: &Copy) -> Answer<u64>;
 }

@@ -1,6 +1,6 @@
 //! The directory a mount goes on: what lies there already, and tuning the kernel's view of the mount.
 
-use rustix::fs::{major, minor, stat};
+use rustix::fs::{major, minor, stat, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use std::fs;
@@ -12,8 +12,8 @@ use std::path::Path;
 /// was one.
 pub(crate) fn detach_dead(directory: &Path) -> io::Result<bool> {
     let mut found = false;
-    // Several daemons may have died on top of each other.
-    while let Err(Errno::NOTCONN) = stat(directory) {
+    // Several daemons may have died on top of each other. `stat` may answer from the kernel's cache; this asks.
+    while let Err(Errno::NOTCONN) = statfs(directory) {
         unmount(directory, UnmountFlags::DETACH)?;
         found = true;
     }

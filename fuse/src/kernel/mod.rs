@@ -50,7 +50,10 @@ pub(crate) fn start<F: FileSystem>(
     config.n_threads = Some(options.event_loops);
     config.clone_fd = true;
     let requests = Requests::new(filesystem, counters, options.writeback);
+    let notifier = requests.notifier();
     let session = fuser::spawn_mount(requests, directory, &config)?;
+    // Nobody else sets it.
+    let _ = notifier.set(session.notifier());
     Ok(Transport { session })
 }
 

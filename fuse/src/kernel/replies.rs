@@ -4,7 +4,9 @@ use super::convert::{errno, file_attr, file_type};
 use super::requests::GENERATION;
 use crate::filesystem::{Answer, DirectorySink};
 use crate::types::{Caching, Caller, Listed, Opened, SpaceMode, Timed};
-use fuser::{FopenFlags, INodeNo, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, Request};
+use fuser::{
+    FopenFlags, INodeNo, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyLseek, Request,
+};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -24,6 +26,13 @@ pub(super) fn give_empty(reply: ReplyEmpty, answer: Answer<()>) {
 pub(super) fn give_data(reply: ReplyData, answer: Answer<Vec<u8>>) {
     match answer {
         Ok(data) => reply.data(&data),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+pub(super) fn give_offset(reply: ReplyLseek, answer: Answer<u64>) {
+    match answer {
+        Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
         Err(error) => reply.error(errno(error)),
     }
 }

@@ -1,7 +1,9 @@
 //! Each request of the protocol turned into one call of the file system, counted and fenced.
 
 use super::convert::{entry_parts, errno, file_attr, from_system_time, open_request, time_change};
-use super::replies::{PlainSink, PlusSink, caller, give_data, give_empty, open_flags, space_mode};
+use super::replies::{
+    PlainSink, PlusSink, caller, give_data, give_empty, give_offset, open_flags, space_mode,
+};
 use crate::counters::{Counters, Opcode};
 use crate::filesystem::{Answer, FileSystem};
 use crate::options::{BACKGROUND_MAX, CONGESTION_THRESHOLD, REQUEST_BYTES_MAX};
@@ -21,7 +23,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 /// Inode numbers are never used twice, so one generation does.
@@ -36,11 +38,18 @@ pub(super) struct Requests<F> {
     filesystem: Arc<F>,
     counters: Arc<Counters>,
     writeback: bool,
+    /// Set once the mount is up.
+    notifier: Arc<OnceLock<fuser::Notifier>>,
 }
 
 impl<F: FileSystem> Requests<F> {
     pub(super) fn new(filesystem: Arc<F>, counters: Arc<Counters>, writeback: bool) -> Self {
-        Self { filesystem, counters, writeback }
+        Self { filesystem, counters, writeback, notifier: Arc::default() }
+    }
+
+    /// Where the mount's notifier goes once there is one.
+    pub(super) fn notifier(&self) -> Arc<OnceLock<fuser::Notifier>> {
+        Arc::clone(&self.notifier)
     }
 
     /// Runs one request. A panic drops the reply inside `work`, which answers `EIO`.
@@ -78,6 +87,29 @@ impl<F: FileSystem> Requests<F> {
             Ok(length) => reply.written(u32::try_from(length).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         });
+    }
+
+    /// Has the kernel write back the inode's dirty pages, then seeks: it asks where data lies without doing so
+    /// itself, and would take what only its cache holds for a hole. The caller of `lseek` holds the inode's
+    /// lock, so that of all ways only an invalidation can do it, from a thread that serves no requests. There
+    /// are at most as many such threads as callers waiting in `lseek`.
+    fn after_write_back(
+        &self,
+        notifier: fuser::Notifier,
+        ino: INodeNo,
+        seek: impl FnOnce(&F) + Send + 'static,
+    ) {
+        let filesystem = Arc::clone(&self.filesystem);
+        let spawned = std::thread::Builder::new().name("fuse-seek".to_owned()).spawn(move || {
+            if let Err(error) = notifier.inval_inode(ino, 0, 0) {
+                tracing::warn!(node = ino.0, %error, "the kernel did not write back before a seek");
+            }
+            seek(&filesystem);
+        });
+        if let Err(error) = spawned {
+            // The reply went with the closure, and was answered with EIO.
+            tracing::error!(%error, "cannot start a thread for a seek");
+        }
     }
 
     fn run_xattr(
@@ -513,15 +545,17 @@ impl<F: FileSystem> fuser::Filesystem for Requests<F> {
     fn lseek(&self, _: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         self.run(Opcode::Seek, |fs| {
             let target = match whence {
-                SEEK_DATA => Ok(Seek::Data),
-                SEEK_HOLE => Ok(Seek::Hole),
-                _ => Err(Errno::INVAL),
+                SEEK_DATA => Seek::Data,
+                SEEK_HOLE => Seek::Hole,
+                _ => return reply.error(errno(Errno::INVAL)),
             };
-            let from = u64::try_from(offset).map_err(|_| Errno::NXIO);
-            let answer = target.and_then(|target| fs.seek(ino.0, fh.0, from?, target));
-            match answer {
-                Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
-                Err(error) => reply.error(errno(error)),
+            let Ok(from) = u64::try_from(offset) else { return reply.error(errno(Errno::NXIO)) };
+            let seek = move |fs: &F| give_offset(reply, fs.seek(ino.0, fh.0, from, target));
+            match self.notifier.get() {
+                Some(notifier) if self.writeback && fs.has_writers(ino.0) => {
+                    self.after_write_back(notifier.clone(), ino, seek);
+                }
+                _ => seek(fs),
             }
         });
     }
