@@ -99,6 +99,13 @@ impl View {
         self.read_only
     }
 
+    /// The quota and what is used of it, in bytes; `None` without a quota.
+    pub fn quota(&self) -> Option<(u64, u64)> {
+        let quota = self.quota_bytes.load(Ordering::Relaxed);
+        let used = self.stored_pages.load(Ordering::Relaxed) * PAGE_SIZE as u64;
+        (quota > 0).then_some((quota, used))
+    }
+
     pub(crate) fn check_alive(&self) -> Result<()> {
         if self.destroyed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Stale, format!("{} was destroyed", self.name())));
