@@ -12,4 +12,5 @@ pub mod format;
 pub mod index;
 pub mod journal;
 pub mod maintain;
+pub mod vfs;
 pub mod volume;

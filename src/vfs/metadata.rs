@@ -5,7 +5,7 @@ use super::node::Node;
 use super::privilege::{CAPABILITY_XATTR, cleared, has_set_id, may_keep};
 use super::tree::{NAME_BYTES_MAX, Vfs};
 use crate::base::ErrorKind;
-use crate::volume::{Attributes, FileKind, Ino, SetAttributes, View, ViewId};
+use crate::volume::{Attributes, FileKind, Ino, SetAttributes, View};
 use stillpoint_fuse::{Answer, Caller, Change, Errno, Metadata, NodeId, Statistics, Timed, XattrMode};
 
 /// The largest value of an extended attribute, in bytes; Linux allows no more.
@@ -65,7 +65,8 @@ impl Metadata for Vfs {
         };
         let space = self.store.space();
         let (mut total, mut available) = (space.total_bytes, space.available_bytes);
-        if let Some((quota, used)) = view.and_then(|view| self.quota(view)) {
+        let quota = view.map(|view| self.view(view)).transpose()?.and_then(|view| view.quota());
+        if let Some((quota, used)) = quota {
             total = total.min(quota);
             available = available.min(quota.saturating_sub(used));
         }
@@ -119,13 +120,6 @@ impl Metadata for Vfs {
 }
 
 impl Vfs {
-    /// A volume's quota and what it uses of it, in bytes.
-    fn quota(&self, view: ViewId) -> Option<(u64, u64)> {
-        let volumes = self.store.volumes().ok()?;
-        let volume = volumes.into_iter().find(|volume| volume.id == view)?;
-        Some((volume.quota_bytes?, volume.referenced_bytes))
-    }
-
     /// Takes set-id bits and file capabilities away, before a write by someone who may not keep them.
     pub(super) fn clear_privileges(&self, view: &View, ino: Ino) -> Answer<()> {
         if let Some(mode) = self.mode_without_privileges(view, ino)? {

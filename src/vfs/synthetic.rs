@@ -43,9 +43,7 @@ impl Vfs {
     }
 
     pub(super) fn list_volumes(&self, position: u64, sink: &mut dyn DirectorySink) -> Answer<()> {
-        let volumes = self.store.volumes().map_err(|error| self.errno(&error))?;
-        let named = volumes.into_iter().map(|volume| (volume.name, volume.id)).collect();
-        self.list_roots(TOP_NODE, TOP_NODE, named, position, sink)
+        self.list_roots(TOP_NODE, TOP_NODE, self.store.volume_names(), position, sink)
     }
 
     pub(super) fn list_snapshots(
@@ -54,9 +52,7 @@ impl Vfs {
         position: u64,
         sink: &mut dyn DirectorySink,
     ) -> Answer<()> {
-        let name = self.view(volume)?.name();
-        let snapshots = self.store.snapshots(Some(&name)).map_err(|error| self.errno(&error))?;
-        let named = snapshots.into_iter().map(|snapshot| (snapshot.name, snapshot.id)).collect();
+        let named = self.store.snapshot_names(volume).map_err(|error| self.errno(&error))?;
         let own = self.number(Node::Snapshots(volume))?;
         let above = self.number(Node::Object(volume, ROOT_INO))?;
         self.list_roots(own, above, named, position, sink)
