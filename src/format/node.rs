@@ -170,7 +170,7 @@ fn decode_radix(reader: &mut Reader<'_>) -> Result<Vec<(u8, Pointer)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block_ids::Place;
+    use super::super::place::Place;
     use super::*;
 
     fn pointer(n: u32) -> Pointer {
