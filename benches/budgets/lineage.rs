@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
-use anyhow::Context as _;
+use parking_lot::Mutex;
 use stillpoint::base::{Error, RealStorage, Result, StoreLock, SystemClock, SystemRandom};
-use stillpoint::bench::lineage::{self, Lineage, LineagePoint};
+use stillpoint::bench::lineage::{Line, Lineage, LineagePoint};
 use stillpoint::bench::{Fill, PageGenerator};
 use stillpoint::volume::{
     CreateOptions, Environment, Ino, NewNode, OpenOptions, Owner, ROOT_INO, Store, View,
@@ -18,8 +18,8 @@ use crate::setting::Setting;
 
 pub const SECTION: &str = "lineage";
 const VOLUME: &str = "v";
-/// In each repetition: at a few tenths of a millisecond the median of fewer moves by tenths of itself.
-const SAMPLES: u64 = 100;
+/// At a few tenths of a millisecond the median of fewer moves by tenths of itself.
+const SAMPLES: u64 = 200;
 const WRITE_BYTES: usize = 1 << 20;
 /// Written for real at most; the rest of a larger volume shares these blocks.
 const WRITTEN_BYTES_MAX: u64 = 1 << 30;
@@ -94,78 +94,103 @@ impl Library {
 }
 
 pub fn run(setting: &Setting, _: &Installation, findings: &mut Findings) -> anyhow::Result<()> {
-    let mut by_data: Vec<Vec<LineagePoint>> = Vec::new();
-    for turn in 0..setting.arguments.runs {
-        for (index, &bytes) in setting.sizes.data.iter().enumerate() {
-            setting.say(&format!("lineage: repetition {}, on {} MiB", turn + 1, bytes >> 20));
-            // Many snapshots only on the smallest, so that number and size are told apart.
-            let counts = if index == 0 { setting.sizes.counts } else { &setting.sizes.counts[..1] };
-            let folder = setting.fresh_folder("lineage")?;
-            let points = measure(setting, &folder.join("store"), bytes, counts)?;
-            match by_data.get_mut(index) {
-                None => by_data.push(points),
-                Some(earlier) => merge(earlier, &points),
-            }
+    let &[least, ref larger @ ..] = setting.sizes.data else { anyhow::bail!("no amount of data") };
+    let base = Subject::create(setting, least)?;
+    let mut all = LineagePoint { count: 1, ..LineagePoint::default() };
+    setting.say("lineage: number of snapshots and clones");
+    let grown = Subject::create(setting, least)?;
+    let mut line = Line::new(&grown.library, "", &setting.clock);
+    for &count in setting.sizes.counts {
+        setting.say(&format!("lineage: {count} of each"));
+        line.raise(count, &mut || grown.touch())?;
+        let (of_base, of_grown) = compare(setting, &base, &grown, &mut line, count)?;
+        findings.note(SECTION, described(&of_base, &of_grown, &format!("{count} of each")));
+        if count == MANY || (setting.arguments.quick && count > 1) {
+            let detail = described(&of_base, &of_grown, &format!("{count} of each"));
+            findings.add("lineage-count", growth(&of_base, &of_grown), detail);
         }
+        merge(&mut all, &of_base);
     }
-    for (points, bytes) in by_data.iter().zip(setting.sizes.data) {
-        for point in points {
-            findings.note(SECTION, line(*bytes, point));
+    drop(line);
+    grown.close()?;
+    for (index, &bytes) in larger.iter().enumerate() {
+        setting.say(&format!("lineage: {} MiB of data", bytes >> 20));
+        let large = Subject::create(setting, bytes)?;
+        let mut line = Line::new(&large.library, "", &setting.clock);
+        let (of_base, of_large) = compare(setting, &base, &large, &mut line, 1)?;
+        let detail = described(&of_base, &of_large, &format!("{} MiB over {} MiB", bytes >> 20, least >> 20));
+        findings.note(SECTION, detail.clone());
+        if index == 0 {
+            findings.add("lineage-data", growth(&of_base, &of_large), detail);
         }
+        merge(&mut all, &of_base);
+        drop(line);
+        large.close()?;
     }
-    let base = by_data[0].first().context("nothing was measured")?;
-    findings.add(
-        "snapshot",
-        milliseconds(base.snapshot.median()),
-        format!("median of {}, the first snapshot", base.snapshot.count()),
-    );
-    findings.add(
-        "clone",
-        milliseconds(base.clone.median()),
-        format!("median of {}, the first clone", base.clone.count()),
-    );
-    let of_many = by_data[0].iter().find(|point| point.count == MANY).or(by_data[0].last());
-    if let Some(many) = of_many {
-        findings.add(
-            "lineage-count",
-            growth(base, many),
-            described(base, many, &format!("{} of each", many.count)),
-        );
+    for (id, latency) in [("snapshot", &all.snapshot), ("clone", &all.clone)] {
+        let p99 = figure(milliseconds(latency.quantile(0.99)));
+        let detail = format!("median of {} on {} MiB; p99 {p99} ms", latency.count(), least >> 20);
+        findings.add(id, milliseconds(latency.median()), detail);
     }
-    if let Some(large) = by_data.get(1).and_then(|points| points.first()) {
-        let what =
-            format!("{} MiB of data over {} MiB", setting.sizes.data[1] >> 20, setting.sizes.data[0] >> 20);
-        findings.add("lineage-data", growth(base, large), described(base, large, &what));
-    }
-    Ok(())
+    base.close()
 }
 
-fn measure(
+/// Samples of the base with one snapshot and of `other` as it is, in turns: both meet the same weather.
+fn compare(
     setting: &Setting,
-    folder: &Path,
-    bytes: u64,
-    counts: &[u64],
-) -> anyhow::Result<Vec<LineagePoint>> {
-    let library = Library::create(folder)?;
-    let mut pages = PageGenerator::new(Fill::Database, bytes);
-    library.fill(bytes, &mut pages)?;
-    let touched = library.new_file("touched")?;
-    let mut page = vec![0; 8192];
-    let mut touch = || {
-        pages.fill(&mut page);
-        library.volume.write(touched, 0, &page)
-    };
-    let points = lineage::measure(&library, &mut touch, counts, SAMPLES, "", &setting.clock)?;
-    library.store.close()?;
-    std::fs::remove_dir_all(folder)?;
-    Ok(points)
+    base: &Subject,
+    other: &Subject,
+    line: &mut Line<'_>,
+    count: u64,
+) -> anyhow::Result<(LineagePoint, LineagePoint)> {
+    // What was written before is not to be written back beside the measurement.
+    other.library.store.checkpoint()?;
+    rustix::fs::sync();
+    let mut base_line = Line::new(&base.library, "", &setting.clock);
+    let mut of_base = LineagePoint { count: 1, ..LineagePoint::default() };
+    let mut of_other = LineagePoint { count, ..LineagePoint::default() };
+    for _ in 0..SAMPLES {
+        base_line.sample(&mut || base.touch(), &mut of_base)?;
+        line.sample(&mut || other.touch(), &mut of_other)?;
+    }
+    Ok((of_base, of_other))
 }
 
-fn merge(points: &mut [LineagePoint], more: &[LineagePoint]) {
-    for (point, more) in points.iter_mut().zip(more) {
-        point.snapshot.merge(&more.snapshot);
-        point.clone.merge(&more.clone);
+/// A store with some data and a page that is changed before each snapshot.
+struct Subject {
+    library: Library,
+    folder: std::path::PathBuf,
+    touched: Ino,
+    pages: Mutex<PageGenerator>,
+}
+
+impl Subject {
+    fn create(setting: &Setting, bytes: u64) -> anyhow::Result<Self> {
+        let folder = setting.fresh_folder("lineage")?.join("store");
+        let library = Library::create(&folder)?;
+        let mut pages = PageGenerator::new(Fill::Database, bytes);
+        library.fill(bytes, &mut pages)?;
+        let touched = library.new_file("touched")?;
+        Ok(Self { library, folder, touched, pages: Mutex::new(pages) })
     }
+
+    fn touch(&self) -> Result<()> {
+        let mut page = vec![0; 8192];
+        self.pages.lock().fill(&mut page);
+        self.library.volume.write(self.touched, 0, &page)
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        self.library.store.close()?;
+        drop(self.library);
+        std::fs::remove_dir_all(&self.folder)?;
+        Ok(())
+    }
+}
+
+fn merge(point: &mut LineagePoint, more: &LineagePoint) {
+    point.snapshot.merge(&more.snapshot);
+    point.clone.merge(&more.clone);
 }
 
 fn milliseconds(duration: std::time::Duration) -> f64 {
@@ -182,22 +207,11 @@ fn growth(base: &LineagePoint, other: &LineagePoint) -> f64 {
 
 fn described(base: &LineagePoint, other: &LineagePoint, what: &str) -> String {
     format!(
-        "{what}: snapshot {} ms after {} ms, clone {} ms after {} ms (medians; the worse ratio counts)",
+        "{what}: snapshot {} ms for {} ms, clone {} ms for {} ms (medians of {SAMPLES} taken in turns; the worse \
+         ratio counts)",
         figure(milliseconds(other.snapshot.median())),
         figure(milliseconds(base.snapshot.median())),
         figure(milliseconds(other.clone.median())),
         figure(milliseconds(base.clone.median())),
-    )
-}
-
-fn line(bytes: u64, point: &LineagePoint) -> String {
-    format!(
-        "{} MiB, number {}: snapshot median {} ms, p99 {} ms; clone median {} ms, p99 {} ms",
-        bytes >> 20,
-        point.count,
-        figure(milliseconds(point.snapshot.median())),
-        figure(milliseconds(point.snapshot.quantile(0.99))),
-        figure(milliseconds(point.clone.median())),
-        figure(milliseconds(point.clone.quantile(0.99))),
     )
 }

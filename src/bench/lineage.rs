@@ -16,6 +16,7 @@ pub trait Lineage {
 }
 
 /// Latencies with `count` snapshots and as many clones there.
+#[derive(Clone, Default)]
 pub struct LineagePoint {
     pub count: u64,
     pub snapshot: Histogram,
@@ -34,44 +35,60 @@ pub fn measure(
     prefix: &str,
     clock: &dyn Clock,
 ) -> Result<Vec<LineagePoint>> {
-    let mut made = Made { lineage, prefix, snapshots: 0, clones: 0 };
+    let mut line = Line::new(lineage, prefix, clock);
     let mut points = Vec::new();
     for &count in counts {
-        while made.snapshots + 1 < count {
-            touch()?;
-            made.create(clock)?;
-        }
-        let mut point = LineagePoint { count, snapshot: Histogram::default(), clone: Histogram::default() };
+        line.raise(count, touch)?;
+        let mut point = LineagePoint { count, ..LineagePoint::default() };
         for _ in 0..samples {
-            touch()?;
-            let (snapshot, clone) = made.create(clock)?;
-            point.snapshot.record(snapshot);
-            point.clone.record(clone);
-            made.destroy_last()?;
+            line.sample(touch, &mut point)?;
         }
         points.push(point);
     }
     Ok(points)
 }
 
-/// The snapshots and clones made so far, numbered from 0.
-struct Made<'a> {
+/// A growing number of snapshots of one volume, each with a clone, numbered from 0. Destroyed when dropped.
+pub struct Line<'a> {
     lineage: &'a dyn Lineage,
     prefix: &'a str,
+    clock: &'a dyn Clock,
     snapshots: u64,
     clones: u64,
 }
 
-impl Made<'_> {
-    fn create(&mut self, clock: &dyn Clock) -> Result<(Duration, Duration)> {
+impl<'a> Line<'a> {
+    pub fn new(lineage: &'a dyn Lineage, prefix: &'a str, clock: &'a dyn Clock) -> Self {
+        Self { lineage, prefix, clock, snapshots: 0, clones: 0 }
+    }
+
+    /// Adds snapshots and clones until one more would be number `count`.
+    pub fn raise(&mut self, count: u64, touch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        while self.snapshots + 1 < count {
+            touch()?;
+            self.create()?;
+        }
+        Ok(())
+    }
+
+    /// Makes and destroys one more snapshot and clone; their latencies go into `point`.
+    pub fn sample(&mut self, touch: &mut dyn FnMut() -> Result<()>, point: &mut LineagePoint) -> Result<()> {
+        touch()?;
+        let (snapshot, clone) = self.create()?;
+        point.snapshot.record(snapshot);
+        point.clone.record(clone);
+        self.destroy_last()
+    }
+
+    fn create(&mut self) -> Result<(Duration, Duration)> {
         let snapshot = format!("{}s{}", self.prefix, self.snapshots);
         let clone = format!("{}c{}", self.prefix, self.clones);
-        let begun = clock.monotonic();
+        let begun = self.clock.monotonic();
         self.lineage.create_snapshot(&snapshot)?;
-        let between = clock.monotonic();
+        let between = self.clock.monotonic();
         self.snapshots += 1;
         self.lineage.create_clone(&snapshot, &clone)?;
-        let ended = clock.monotonic();
+        let ended = self.clock.monotonic();
         self.clones += 1;
         Ok((between - begun, ended - between))
     }
@@ -89,7 +106,7 @@ impl Made<'_> {
     }
 }
 
-impl Drop for Made<'_> {
+impl Drop for Line<'_> {
     fn drop(&mut self) {
         while self.snapshots > 0 {
             if let Err(error) = self.destroy_last() {
