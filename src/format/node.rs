@@ -170,8 +170,8 @@ fn decode_radix(reader: &mut Reader<'_>) -> Result<Vec<(u8, Pointer)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::place::Place;
     use super::*;
+    use crate::format::place::Place;
 
     fn pointer(n: u32) -> Pointer {
         Pointer { place: Place { segment: n, slot: n }, stored_bytes: n, check: [n as u8; 16] }
