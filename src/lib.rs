@@ -8,6 +8,7 @@ pub mod base;
 pub mod bench;
 pub mod block;
 pub mod cli;
+pub mod control;
 pub mod format;
 pub mod index;
 pub mod journal;

@@ -1,0 +1,29 @@
+//! The control socket: how a command reaches the process that holds the store.
+//!
+//! `Operations` is the one way to ask for something; it is served by a store opened in this process
+//! (`direct`), by the mounting process (`mounted`), and by a client of that process's socket (`client`), so a
+//! command never knows which. Knows no arguments and no terminal.
+
+mod client;
+mod direct;
+mod host;
+mod mounts;
+mod operations;
+mod perform;
+mod rows;
+mod server;
+mod upkeep;
+mod wire;
+
+pub use client::Client;
+pub use direct::Direct;
+pub use host::{Host, HostOptions};
+pub use operations::{Operations, ProgressSink};
+pub use rows::{
+    CheckRow, FindingRow, GcRow, MountRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow,
+};
+pub use server::Server;
+pub use wire::{Limit, Message, Progress, Reply, Request, kind_name, kind_of_name};
+
+/// The socket's name in the store's directory.
+pub const SOCKET_NAME: &str = "control.sock";

@@ -1,0 +1,225 @@
+//! The words of the control socket: requests, replies, and how one message lies on the stream.
+//!
+//! A message is one line of JSON ended by a line feed. A caller writes one `Call` and reads `Message`s until
+//! `Done` or `Failed`; then it may write the next. Both sides bound a line's length before they keep it. These
+//! types are the wire's own: the store's types never appear here.
+
+use std::io::{BufRead, Read, Write};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::rows::{CheckRow, GcRow, MountRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow};
+use crate::base::{Error, ErrorKind, Result};
+
+/// Raised with every change of meaning; a server refuses another version by name.
+pub(super) const PROTOCOL_VERSION: u32 = 1;
+/// The longest request line.
+pub(super) const CALL_BYTES_MAX: u64 = 64 << 10;
+/// The longest reply line: about 100,000 snapshots.
+pub(super) const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// One request with the version of the words it is made of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Call {
+    pub version: u32,
+    pub request: Request,
+}
+
+/// What a command may ask of a store, mounted or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    VolumeCreate { name: String },
+    VolumeList,
+    VolumeShow { name: String },
+    VolumeRename { name: String, new_name: String },
+    VolumeDestroy { name: String, with_snapshots: bool },
+    VolumeMount { name: String, directory: PathBuf },
+    VolumeQuota { name: String, quota: Option<Limit>, reservation: Option<Limit> },
+    SnapshotCreate { volume: String, name: String },
+    SnapshotList { volume: Option<String> },
+    SnapshotShow { volume: String, name: String },
+    SnapshotDestroy { volume: String, name: String },
+    SnapshotHold { volume: String, name: String, tag: String },
+    SnapshotRelease { volume: String, name: String, tag: String },
+    CloneCreate { volume: String, snapshot: String, name: String },
+    StoreStats,
+    StoreGc,
+    StoreScrub,
+    StoreCheck,
+    Unmount { directory: PathBuf },
+}
+
+/// A limit's new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    None,
+    Bytes(u64),
+}
+
+impl Limit {
+    /// The limit in bytes, if there is one.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// What a server sends: any number of `Progress`, then one of the others.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    Progress(Progress),
+    Done(Reply),
+    Failed { kind: String, message: String },
+}
+
+/// How far a long operation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, for a person.
+    pub step: String,
+    pub done: u64,
+    /// Absent while it is unknown.
+    pub total: Option<u64>,
+}
+
+/// The result of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Status(StatusRow),
+    Volume(VolumeRow),
+    Volumes(Vec<VolumeRow>),
+    Snapshot(SnapshotRow),
+    Snapshots(Vec<SnapshotRow>),
+    Stats(StatsRow),
+    Gc(GcRow),
+    Scrub(ScrubRow),
+    Check(CheckRow),
+    Mounted(MountRow),
+    /// The mount is gone. `ending`: it was the last, the store is closed and the process ends.
+    Unmounted {
+        ending: bool,
+    },
+}
+
+/// Writes one message and its line end.
+pub(super) fn write_line<T: Serialize>(stream: &mut impl Write, message: &T) -> Result<()> {
+    let mut line = serde_json::to_vec(message)
+        .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot encode a control message: {e}"), e))?;
+    line.push(b'\n');
+    stream
+        .write_all(&line)
+        .and_then(|()| stream.flush())
+        .map_err(|e| Error::io("write to", "the control socket", e))
+}
+
+/// Reads one message of at most `bytes_max` bytes; `None` when the other side closed between messages.
+pub(super) fn read_line<T: DeserializeOwned>(stream: &mut impl BufRead, bytes_max: u64) -> Result<Option<T>> {
+    let mut line = Vec::new();
+    stream
+        .by_ref()
+        .take(bytes_max)
+        .read_until(b'\n', &mut line)
+        .map_err(|e| Error::io("read from", "the control socket", e))?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        let got = line.len();
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!("the control socket sent {got} bytes without a line end: cut off, or over {bytes_max}"),
+        ));
+    }
+    serde_json::from_slice(&line)
+        .map(Some)
+        .map_err(|e| Error::invalid(format!("the control socket sent what is no message: {e}")))
+}
+
+/// Every kind under the name it has on the wire and in `-o json`.
+const KIND_NAMES: &[(ErrorKind, &str)] = &[
+    (ErrorKind::NotFound, "not_found"),
+    (ErrorKind::Exists, "exists"),
+    (ErrorKind::NotDirectory, "not_directory"),
+    (ErrorKind::IsDirectory, "is_directory"),
+    (ErrorKind::NotEmpty, "not_empty"),
+    (ErrorKind::NoSpace, "no_space"),
+    (ErrorKind::QuotaExceeded, "quota_exceeded"),
+    (ErrorKind::ReadOnly, "read_only"),
+    (ErrorKind::Invalid, "invalid"),
+    (ErrorKind::NameTooLong, "name_too_long"),
+    (ErrorKind::TooManyLinks, "too_many_links"),
+    (ErrorKind::FileTooLarge, "file_too_large"),
+    (ErrorKind::NoAttribute, "no_attribute"),
+    (ErrorKind::Range, "range"),
+    (ErrorKind::CrossVolume, "cross_volume"),
+    (ErrorKind::Unsupported, "unsupported"),
+    (ErrorKind::Stale, "stale"),
+    (ErrorKind::InUse, "in_use"),
+    (ErrorKind::Locked, "locked"),
+    (ErrorKind::NotAllowed, "not_allowed"),
+    (ErrorKind::Precondition, "precondition"),
+    (ErrorKind::Corrupt, "corrupt"),
+    (ErrorKind::Io, "io"),
+    (ErrorKind::Poisoned, "poisoned"),
+];
+
+/// A kind's name on the wire.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    KIND_NAMES.iter().find(|(known, _)| *known == kind).map_or("io", |(_, name)| name)
+}
+
+/// The kind of a name; an unknown one is `Io`, for its message says the rest.
+pub fn kind_of_name(name: &str) -> ErrorKind {
+    KIND_NAMES.iter().find(|(_, known)| *known == name).map_or(ErrorKind::Io, |(kind, _)| *kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn kinds_survive_the_wire() {
+        for (kind, name) in KIND_NAMES {
+            assert_eq!(kind_of_name(kind_name(*kind)), *kind, "{name}");
+        }
+        assert_eq!(kind_of_name("no such"), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_call_survives_the_wire() {
+        let request = Request::VolumeQuota {
+            name: "a\nb".into(),
+            quota: Some(Limit::Bytes(u64::MAX)),
+            reservation: Some(Limit::None),
+        };
+        let mut stream = Vec::new();
+        write_line(&mut stream, &Call { version: PROTOCOL_VERSION, request: request.clone() }).unwrap();
+        assert_eq!(stream.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let mut reader = Cursor::new(stream);
+        let call: Call = read_line(&mut reader, CALL_BYTES_MAX).unwrap().unwrap();
+        assert_eq!(call.request, request);
+        assert!(read_line::<Call>(&mut reader, CALL_BYTES_MAX).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_or_cut_line_is_refused() {
+        let mut long = Cursor::new(vec![b'x'; 100]);
+        assert_eq!(read_line::<Call>(&mut long, 10).unwrap_err().kind(), ErrorKind::Io);
+        let mut cut = Cursor::new(b"{\"version\":1".to_vec());
+        assert_eq!(read_line::<Call>(&mut cut, 100).unwrap_err().kind(), ErrorKind::Io);
+        let mut noise = Cursor::new(b"noise\n".to_vec());
+        assert_eq!(read_line::<Call>(&mut noise, 100).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}
