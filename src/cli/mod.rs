@@ -1,8 +1,146 @@
 //! The command line: one file per noun. Knows terminals; nothing below it does.
 
+mod clone;
+mod completion;
+mod confirm;
+mod context;
+mod demo;
+mod doctor;
+mod exit;
+mod init;
+mod installations;
+mod mount;
+mod mountinfo;
+mod names;
+mod output;
+mod progress;
+mod signals;
+mod sizes;
+mod snapshot;
+mod status;
+mod store;
+mod unmount;
+mod volume;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use context::Context;
+use exit::{Outcome, Result};
+use output::Output;
+
+/// Staging storage, snapshots and thin clones for databases.
+#[derive(Parser)]
+#[command(name = "stillpoint", version, propagate_version = true, infer_subcommands = false)]
+#[command(after_help = "Exit status: 0 done, 1 failed, 2 usage, 3 done with warnings, 10 not found, \
+    11 busy or in use, 12 not allowed, 13 precondition failed.")]
+struct Arguments {
+    /// The store's directory
+    #[arg(long, global = true, env = "STILLPOINT_STORE", value_name = "STORE")]
+    store: Option<PathBuf>,
+    /// The form of the output on stdout
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a new store in an empty or new directory
+    Init(init::Arguments),
+    /// Mount a store: every volume is a folder
+    Mount(mount::Arguments),
+    /// Unmount; returns when all is durable and the mounting process has ended
+    Unmount(unmount::Arguments),
+    /// Make and manage volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// Take and manage snapshots
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Make writable volumes from snapshots
+    #[command(subcommand)]
+    Clone(clone::Command),
+    /// Figures, collection, scrub and check of the whole store
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Say whether the store is mounted, by whom, and how full it is
+    Status,
+    /// Check this host and say how to fix what is missing
+    Doctor(doctor::Arguments),
+    /// Run PostgreSQL on a volume, snapshot it under load, and start a clone
+    Demo(demo::Arguments),
+    /// Print the completion script of a shell
+    Completion(completion::Arguments),
+}
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    run(std::env::args_os())
+}
+
+/// Runs the program with these arguments, the first being its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help and version go to stdout and are no error.
+            let code = if e.use_stderr() { 2 } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_log(matches!(arguments.command, Command::Mount(_)));
+    let context = Context::new(arguments.store, arguments.output);
+    match dispatch(arguments.command, &context) {
+        Ok(outcome) => outcome.code(),
+        Err(failure) => {
+            arguments.output.failure(&failure);
+            failure.code()
+        }
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
+    match command {
+        Command::Init(arguments) => init::run(&arguments, context),
+        Command::Mount(arguments) => mount::run(&arguments, context),
+        Command::Unmount(arguments) => unmount::run(&arguments, context),
+        Command::Volume(command) => volume::run(command, context),
+        Command::Snapshot(command) => snapshot::run(command, context),
+        Command::Clone(command) => clone::run(command, context),
+        Command::Store(command) => store::run(&command, context),
+        Command::Status => status::run(context),
+        Command::Doctor(arguments) => doctor::run(&arguments, context),
+        Command::Demo(arguments) => demo::run(&arguments, context),
+        Command::Completion(arguments) => completion::run(&arguments, context),
+    }
+}
+
+/// Log lines go to stderr: warnings, for a mounting process its doings, or what `STILLPOINT_LOG` asks for.
+fn start_log(mounting: bool) {
+    let level = if mounting { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    if let Err(e) = started {
+        // Only a caller of `run` that logs already meets this.
+        tracing::debug!("the log was started before: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::cli::Arguments;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -1,0 +1,106 @@
+//! `stillpoint doctor`: what this host must have, what it has, and how to get the rest.
+
+mod host;
+mod mounts;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::{Outcome, Result};
+use super::output::{Show, Table};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The folder whose file system is looked at; the store's, or that for temporary files, by default
+    #[arg(long)]
+    directory: Option<PathBuf>,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    Ok,
+    Warning,
+    /// Mounting or the demo cannot work.
+    Missing,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    check: &'static str,
+    state: State,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, found: found.into(), fix: None }
+    }
+
+    fn warning(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, state: State::Warning, found: found.into(), fix: Some(fix.into()) }
+    }
+
+    fn missing(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, state: State::Missing, found: found.into(), fix: Some(fix.into()) }
+    }
+}
+
+/// Ends with 0 when all is well, 3 with a warning, 1 when something is missing.
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
+    let store = context.store().ok();
+    let directory = arguments.directory.as_deref().or(store).map_or_else(std::env::temp_dir, PathBuf::from);
+    let mut findings = vec![
+        host::fuse_device(),
+        host::fuse_settings(),
+        host::user(),
+        host::server_user(),
+        host::postgres(),
+        host::open_files(),
+        host::free_space(&directory),
+        host::file_system(&directory),
+        host::time_zone(),
+    ];
+    findings.extend(mounts::mounts());
+    if let Some(store) = store {
+        findings.push(mounts::socket(store));
+    }
+    let worst = findings.iter().map(|finding| finding.state).fold(State::Ok, |worst, state| {
+        if worst == State::Missing || state == State::Ok { worst } else { state }
+    });
+    context.output.show(&Findings(findings))?;
+    Ok(match worst {
+        State::Ok => Outcome::Done,
+        State::Warning => Outcome::Warnings,
+        State::Missing => Outcome::Findings,
+    })
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Findings(Vec<Finding>);
+
+impl Show for Findings {
+    fn table(&self) -> Table {
+        let mut table = Table::new(&["CHECK", "STATE", "FOUND"]);
+        for finding in &self.0 {
+            let state = match finding.state {
+                State::Ok => "ok",
+                State::Warning => "warning",
+                State::Missing => "missing",
+            };
+            table.row(vec![finding.check.into(), state.into(), finding.found.clone()]);
+            if let Some(fix) = &finding.fix {
+                table.row(vec![String::new(), "to do:".into(), fix.clone()]);
+            }
+        }
+        table
+    }
+}

@@ -1,0 +1,201 @@
+//! Checks of the kernel, the user, the programs and the file system of this host.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::process::Command;
+
+use jiff::tz::TimeZone;
+use rustix::process::Resource;
+
+use super::super::installations::{ServerUser, installations};
+use super::super::sizes::format_bytes;
+use super::Finding;
+
+const OPEN_FILES_MIN: u64 = 4096;
+const FREE_BYTES_MIN: u64 = 2 << 30;
+
+/// Magic numbers of `statfs`, the file system's name, and whether an acknowledged write there outlives a power cut.
+const FILE_SYSTEMS: &[(i64, &str, bool)] = &[
+    (0xEF53, "ext4", true),
+    (0x5846_5342, "xfs", true),
+    (0x9123_683E, "btrfs", true),
+    (0x2FC1_2FC1, "zfs", true),
+    (0xF2F5_2010, "f2fs", true),
+    (0xCA45_1A4E, "bcachefs", true),
+    (0x0102_1994, "tmpfs", false),
+    (0x8584_58F6, "ramfs", false),
+    (0x794C_7630, "overlayfs", false),
+    (0x6969, "nfs", false),
+    (0xFF53_4D42, "cifs", false),
+    (0x6573_5546, "fuse", false),
+];
+
+pub(super) fn fuse_device() -> Finding {
+    const CHECK: &str = "/dev/fuse";
+    match OpenOptions::new().read(true).write(true).open(CHECK) {
+        Ok(_) => Finding::ok(CHECK, "opens for reading and writing"),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Finding::missing(
+            CHECK,
+            "is not there",
+            "load the module with `modprobe fuse`; in a container, pass the device in",
+        ),
+        Err(e) => Finding::missing(
+            CHECK,
+            format!("cannot be opened: {e}"),
+            "run as root, or `chmod 666 /dev/fuse`; in a container, allow the device",
+        ),
+    }
+}
+
+pub(super) fn fuse_settings() -> Finding {
+    const CHECK: &str = "kernel FUSE";
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let read =
+        |path: &str| std::fs::read_to_string(path).map_or_else(|_| "-".into(), |t| t.trim().to_owned());
+    let found = format!(
+        "Linux {release}, max_pages_limit {}, max_user_bgreq {}, io_uring {}",
+        read("/proc/sys/fs/fuse/max_pages_limit"),
+        read("/sys/module/fuse/parameters/max_user_bgreq"),
+        read("/sys/module/fuse/parameters/enable_uring"),
+    );
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (5, 10) {
+        return Finding::warning(CHECK, found, "use Linux 5.10 or later; Debian 12 has 6.1");
+    }
+    Finding::ok(CHECK, found)
+}
+
+pub(super) fn user() -> Finding {
+    const CHECK: &str = "user";
+    let uid = rustix::process::geteuid().as_raw();
+    if uid == 0 {
+        return Finding::ok(CHECK, "root: mounts directly, for all users");
+    }
+    let helper = Command::new("fusermount3").arg("--version").output().is_ok();
+    if !helper {
+        return Finding::missing(
+            CHECK,
+            format!("{uid}, not root, and fusermount3 is not there"),
+            "run as root, or `apt-get install fuse3`",
+        );
+    }
+    let allowed = std::fs::read_to_string("/etc/fuse.conf")
+        .is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"));
+    if !allowed {
+        return Finding::warning(
+            CHECK,
+            format!("{uid}, not root, and /etc/fuse.conf keeps mounts to their user"),
+            "run as root, or write the line `user_allow_other` into /etc/fuse.conf",
+        );
+    }
+    Finding::ok(CHECK, format!("{uid}: mounts with fusermount3"))
+}
+
+pub(super) fn server_user() -> Finding {
+    const CHECK: &str = "PostgreSQL's user";
+    match ServerUser::find() {
+        Ok(user) => Finding::ok(CHECK, format!("{} ({})", user.name, user.uid)),
+        Err(failure) => Finding::warning(CHECK, failure.error.message(), "apt-get install postgresql"),
+    }
+}
+
+pub(super) fn postgres() -> Finding {
+    const CHECK: &str = "PostgreSQL";
+    let found: Vec<String> = installations()
+        .iter()
+        .map(|installation| {
+            let version = Command::new(installation.programs.join("postgres")).arg("--version").output();
+            let shown = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            format!("{} in {}", shown.unwrap_or_default(), installation.programs.display())
+        })
+        .collect();
+    if found.is_empty() {
+        return Finding::warning(
+            CHECK,
+            "none in /usr/lib/postgresql",
+            "apt-get install postgresql, for the demo and the tests",
+        );
+    }
+    Finding::ok(CHECK, found.join("; "))
+}
+
+pub(super) fn open_files() -> Finding {
+    const CHECK: &str = "open files";
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    match limit.current {
+        Some(current)
+            if current < OPEN_FILES_MIN && limit.maximum.is_none_or(|most| most >= OPEN_FILES_MIN) =>
+        {
+            Finding::warning(CHECK, format!("{current} at most"), format!("ulimit -n {OPEN_FILES_MIN}"))
+        }
+        Some(current) if current < OPEN_FILES_MIN => Finding::warning(
+            CHECK,
+            format!("{current} at most, and it cannot be raised here"),
+            format!(
+                "set nofile to {OPEN_FILES_MIN} in /etc/security/limits.conf, or LimitNOFILE in the unit"
+            ),
+        ),
+        Some(current) => Finding::ok(CHECK, format!("{current} at most")),
+        None => Finding::ok(CHECK, "no limit"),
+    }
+}
+
+pub(super) fn free_space(directory: &Path) -> Finding {
+    const CHECK: &str = "free space";
+    match rustix::fs::statvfs(directory) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let found = format!("{} at {}", format_bytes(free), directory.display());
+            if free < FREE_BYTES_MIN {
+                let fix = format!("free {} or put the store elsewhere", format_bytes(FREE_BYTES_MIN));
+                return Finding::warning(CHECK, found, fix);
+            }
+            Finding::ok(CHECK, found)
+        }
+        Err(e) => Finding::missing(
+            CHECK,
+            format!("{} cannot be looked at: {e}", directory.display()),
+            "name a folder that is there",
+        ),
+    }
+}
+
+pub(super) fn file_system(directory: &Path) -> Finding {
+    const CHECK: &str = "file system";
+    let Ok(statistics) = rustix::fs::statfs(directory) else {
+        return Finding::missing(
+            CHECK,
+            format!("{} cannot be looked at", directory.display()),
+            "name a folder that is there",
+        );
+    };
+    let known = FILE_SYSTEMS.iter().find(|(magic, ..)| *magic == statistics.f_type);
+    match known {
+        Some((_, name, true)) => Finding::ok(CHECK, format!("{name} at {}", directory.display())),
+        Some((_, name, false)) => Finding::warning(
+            CHECK,
+            format!("{name} at {}: a power cut may take what was acknowledged", directory.display()),
+            "put stores that matter on ext4, XFS or Btrfs on a local disk",
+        ),
+        None => Finding::warning(
+            CHECK,
+            format!("type {:#x} at {}, which nobody tested", statistics.f_type, directory.display()),
+            "put stores that matter on ext4, XFS or Btrfs on a local disk",
+        ),
+    }
+}
+
+pub(super) fn time_zone() -> Finding {
+    const CHECK: &str = "time zone";
+    let zone = TimeZone::system();
+    match zone.iana_name() {
+        Some(name) => Finding::ok(CHECK, name),
+        None if zone == TimeZone::UTC => Finding::ok(CHECK, "UTC"),
+        None => Finding::warning(
+            CHECK,
+            "unknown: times are shown in UTC",
+            "timedatectl set-timezone ZONE, or set TZ",
+        ),
+    }
+}

@@ -1,0 +1,137 @@
+//! `stillpoint store`: stats, gc, scrub, check.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::{Outcome, Result};
+use super::output::{Show, Table};
+use super::sizes::format_bytes;
+use super::volume::unexpected;
+use crate::control::{CheckRow, FindingRow, GcRow, Reply, Request, ScrubRow, StatsRow};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show sizes, ratios and free space
+    Stats,
+    /// Give back the space of what nothing refers to any more
+    Gc,
+    /// Read and verify every block; names the files and snapshots damage touches
+    Scrub,
+    /// Walk everything and verify references and space accounting; exit 1 on any finding
+    Check,
+}
+
+pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
+    let request = match command {
+        Command::Stats => Request::StoreStats,
+        Command::Gc => Request::StoreGc,
+        Command::Scrub => Request::StoreScrub,
+        Command::Check => Request::StoreCheck,
+    };
+    match context.ask(&request)? {
+        Reply::Stats(row) => {
+            context.output.show(&StatsView(row))?;
+            Ok(Outcome::Done)
+        }
+        Reply::Gc(row) => {
+            context.output.show(&GcView(row))?;
+            Ok(Outcome::Done)
+        }
+        Reply::Scrub(row) => {
+            let outcome = if row.damaged == 0 { Outcome::Done } else { Outcome::Findings };
+            context.output.show(&ScrubView(row))?;
+            Ok(outcome)
+        }
+        Reply::Check(row) => {
+            let outcome = if row.findings.is_empty() { Outcome::Done } else { Outcome::Findings };
+            context.output.show(&CheckView(row))?;
+            Ok(outcome)
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// The store's figures as they are shown.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct StatsView(pub StatsRow);
+
+impl StatsView {
+    /// Adds the figures to a table.
+    pub(super) fn facts(&self, table: &mut Table) {
+        let stats = &self.0;
+        table.fact("logical", format_bytes(stats.logical_bytes));
+        table.fact("stored", format_bytes(stats.stored_bytes));
+        table.fact("physical", format_bytes(stats.physical_bytes));
+        table.fact("dedup ratio", format!("{:.2}", stats.dedup_ratio));
+        table.fact("compression ratio", format!("{:.2}", stats.compression_ratio));
+        table.fact("journal", format_bytes(stats.journal_bytes));
+        table.fact("segments", stats.segments.to_string());
+        table.fact("free", format_bytes(stats.free_bytes));
+    }
+}
+
+impl Show for StatsView {
+    fn table(&self) -> Table {
+        let mut table = Table::facts();
+        self.facts(&mut table);
+        table
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct GcView(GcRow);
+
+impl Show for GcView {
+    fn table(&self) -> Table {
+        let row = &self.0;
+        let mut table = Table::facts();
+        table.fact("freed", format_bytes(row.freed_bytes));
+        table.fact("physical before", format_bytes(row.physical_bytes_before));
+        table.fact("physical after", format_bytes(row.physical_bytes_after));
+        table.fact("segments rewritten", row.segments_rewritten.to_string());
+        table.fact("copied", format_bytes(row.copied_bytes));
+        table
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct ScrubView(ScrubRow);
+
+impl Show for ScrubView {
+    fn table(&self) -> Table {
+        let row = &self.0;
+        let mut table = Table::facts();
+        table.fact("segments", row.segments.to_string());
+        table.fact("read", format_bytes(row.bytes));
+        table.fact("damaged", row.damaged.to_string());
+        add_findings(&mut table, &row.findings);
+        table
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct CheckView(CheckRow);
+
+impl Show for CheckView {
+    fn table(&self) -> Table {
+        let row = &self.0;
+        let mut table = Table::facts();
+        table.fact("volumes and snapshots", row.views.to_string());
+        table.fact("nodes", row.nodes.to_string());
+        table.fact("blocks", row.blocks.to_string());
+        table.fact("findings", row.findings.len().to_string());
+        add_findings(&mut table, &row.findings);
+        table
+    }
+}
+
+fn add_findings(table: &mut Table, findings: &[FindingRow]) {
+    for finding in findings {
+        table.fact("finding", format!("{}: {}", finding.object, finding.message));
+    }
+}
