@@ -244,7 +244,8 @@ mod tests {
             beneath: Some(beneath.path().to_owned()),
             lineage: Err("not a Stillpoint mount".to_owned()),
         };
-        let around = Surroundings { clock: &SystemClock, random: &SeededRandom::new(3), progress: &|_| Ok(()) };
+        let around =
+            Surroundings { clock: &SystemClock, random: &SeededRandom::new(3), progress: &|_| Ok(()) };
         let report = run(&subject, &options, &around).unwrap();
         assert_eq!(report.results.len(), TESTS.len() - 1);
         assert!(report.results.iter().all(|result| result.ratio.is_some_and(|ratio| ratio > 0.0)));
