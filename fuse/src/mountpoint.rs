@@ -2,9 +2,14 @@
 
 use rustix::fs::{major, minor, stat, statfs};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
+use rustix::process::{getgid, getuid};
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -42,9 +47,32 @@ pub fn unbind(target: &Path) -> io::Result<()> {
     Ok(unmount(target, UnmountFlags::empty())?)
 }
 
+/// Mounts at `directory` and gives the descriptor that requests come from. We do it ourselves, for the transport
+/// would unmount once more at its end, and might meet what somebody has mounted there since.
+pub(crate) fn attach(directory: &Path, source: &str, read_only: bool) -> io::Result<OwnedFd> {
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},allow_other,default_permissions,subtype=stillpoint",
+        device.as_raw_fd(),
+        getuid().as_raw(),
+        getgid().as_raw(),
+    );
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, read_only);
+    // Neither can hold a NUL: numbers, and a path that the host has resolved.
+    let data = CString::new(data)?;
+    mount(source, directory, "fuse", flags, Some(data.as_c_str()))?;
+    Ok(device.into())
+}
+
 /// Takes the mount off the tree. `EBUSY` when files are open on it.
 pub(crate) fn detach(directory: &Path) -> Result<(), Errno> {
     unmount(directory, UnmountFlags::empty())
+}
+
+/// The device number of what is mounted on `directory`; `None` when it does not answer.
+pub(crate) fn device_of(directory: &Path) -> Option<u64> {
+    stat(directory).ok().map(|status| status.st_dev)
 }
 
 /// Takes the mount off the tree; what is open on it goes on until it is closed.

@@ -42,6 +42,8 @@ pub enum SessionError {
 /// long as the process lives.
 pub struct Mounted {
     directory: PathBuf,
+    /// The mount's device number: tells it from what somebody may mount there later.
+    device: u64,
     sender: Sender,
     counters: Arc<Counters>,
     transport: Mutex<Option<Transport>>,
@@ -67,11 +69,19 @@ pub fn mount<F: FileSystem>(
         return Err(SessionError::AlreadyMounted { directory: canonical });
     }
     let counters = Arc::new(Counters::default());
-    let transport = start(&canonical, options, filesystem, Arc::clone(&counters))
-        .map_err(|source| SessionError::Mount { directory: canonical.clone(), source })?;
+    let failed = |source| SessionError::Mount { directory: canonical.clone(), source };
+    let device = mountpoint::attach(&canonical, &options.source, options.read_only).map_err(failed)?;
+    let transport = start(device, options, filesystem, Arc::clone(&counters)).map_err(|error| {
+        if let Err(second) = mountpoint::detach_lazily(&canonical) {
+            tracing::warn!(directory = %canonical.display(), error = %second, "cannot unmount");
+        }
+        failed(error)
+    })?;
     mountpoint::tune(&canonical, options.read_ahead_kib, options.dirty_percent);
+    let device = mountpoint::device_of(&canonical).ok_or_else(|| failed(Errno::NOTCONN.into()))?;
     Ok(Mounted {
         directory: canonical,
+        device,
         sender: transport.sender(),
         counters,
         transport: Mutex::new(Some(transport)),
@@ -108,7 +118,7 @@ impl Mounted {
     /// Unmounts; when it returns the kernel has written back and let go of everything and the loops have
     /// ended. While files are open it fails with [`SessionError::Busy`] and the mount stays as it was.
     pub fn unmount(&self) -> Result<(), SessionError> {
-        if !self.has_ended() {
+        if self.is_attached() {
             match mountpoint::detach(&self.directory) {
                 Ok(()) => {}
                 // Somebody else has just taken it off.
@@ -130,6 +140,11 @@ impl Mounted {
         Err(SessionError::StillInUse { directory: self.directory.clone() })
     }
 
+    /// Whether the directory still shows this mount.
+    fn is_attached(&self) -> bool {
+        !self.has_ended() && mountpoint::device_of(&self.directory) == Some(self.device)
+    }
+
     fn join(&self) -> Result<(), SessionError> {
         let Some(transport) = self.transport.lock().take() else { return Ok(()) };
         transport.join().map_err(|source| SessionError::Loops { directory: self.directory.clone(), source })
@@ -138,7 +153,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if !self.has_ended() && mountpoint::detach_lazily(&self.directory).is_err() {
+        if self.is_attached() && mountpoint::detach_lazily(&self.directory).is_err() {
             tracing::warn!(directory = %self.directory.display(), "cannot unmount");
         }
     }

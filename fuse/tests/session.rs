@@ -208,10 +208,11 @@ fn an_administrator_may_unmount_and_mount_again() {
     let second = mount(directory.path(), &options(), Arc::new(OneFile));
     assert!(matches!(second, Err(SessionError::AlreadyMounted { .. })));
     assert!(Command::new("umount").arg(directory.path()).status().unwrap().success());
-    mounted.wait().unwrap();
-    mounted.unmount().unwrap();
     let again = mount(directory.path(), &options(), Arc::new(OneFile)).unwrap();
-    assert!(directory.path().join("file").exists());
+    mounted.unmount().unwrap();
+    mounted.wait().unwrap();
+    drop(mounted);
+    assert!(directory.path().join("file").exists(), "the first took the second off");
     drop(again);
     assert!(!directory.path().join("file").exists(), "dropping unmounts");
 }

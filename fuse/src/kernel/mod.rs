@@ -1,6 +1,6 @@
 //! The transport: `fuser`, reading and writing `/dev/fuse`. The only module that names it.
 //!
-//! [`start`] mounts and spawns the event loops; what comes back is all the session needs of a transport:
+//! [`start`] spawns the event loops; what comes back is all the session needs of a transport:
 //! notify the kernel, see whether the loops still run, wait for their end.
 
 mod convert;
@@ -11,12 +11,12 @@ use crate::counters::Counters;
 use crate::filesystem::FileSystem;
 use crate::options::MountOptions;
 use crate::types::NodeId;
-use fuser::{BackgroundSession, Config, INodeNo, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, Session, SessionACL};
 use requests::Requests;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// A mounted transport.
@@ -28,30 +28,20 @@ pub(crate) struct Transport {
 #[derive(Clone)]
 pub(crate) struct Sender(fuser::Notifier);
 
-/// Mounts at `directory` and starts the event loops; the kernel has accepted the protocol when this returns.
+/// Starts the event loops on the descriptor of a fresh mount; the kernel has accepted the protocol when this
+/// returns.
 pub(crate) fn start<F: FileSystem>(
-    directory: &Path,
+    device: OwnedFd,
     options: &MountOptions,
     filesystem: Arc<F>,
     counters: Arc<Counters>,
 ) -> io::Result<Transport> {
-    let mut mount_options = vec![
-        MountOption::FSName(options.source.clone()),
-        // The direct mount does not pass on the transport's own subtype option.
-        MountOption::CUSTOM("subtype=stillpoint".to_owned()),
-        MountOption::DefaultPermissions,
-    ];
-    if options.read_only {
-        mount_options.push(MountOption::RO);
-    }
     let mut config = Config::default();
-    config.mount_options = mount_options;
-    config.acl = SessionACL::All;
     config.n_threads = Some(options.event_loops);
     config.clone_fd = true;
     let requests = Requests::new(filesystem, counters, options.writeback);
     let notifier = requests.notifier();
-    let session = fuser::spawn_mount(requests, directory, &config)?;
+    let session = Session::from_fd(requests, device, SessionACL::All, config)?.spawn()?;
     // Nobody else sets it.
     let _ = notifier.set(session.notifier());
     Ok(Transport { session })
@@ -67,7 +57,7 @@ impl Transport {
         self.session.guard.is_finished()
     }
 
-    /// Waits for the loops' end. Unmounts if nobody has.
+    /// Waits for the loops' end.
     pub(crate) fn join(self) -> io::Result<()> {
         self.session.join()
     }
