@@ -8,7 +8,8 @@
 # TOOLS       where pjdfstest and fsx are or get installed (/tmp/tools)
 # OPERATIONS  of each fsx run (20000)
 # SEEDS       of the fsx runs ("1 2 3", and one of the time)
-# SCRATCH     where the store and the mount go (a new directory in /tmp)
+# SCRATCH     where the store and the mount go (a new directory in /tmp). Others must be able to enter it, and its
+#             path be short: the tests bind sockets, whose paths end at 108 bytes.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -16,12 +17,13 @@ tools=${TOOLS:-/tmp/tools}
 operations=${OPERATIONS:-20000}
 seeds=${SEEDS:-"1 2 3 $(date +%s)"}
 modes=${1:-"writeback writethrough"}
-scratch=${SCRATCH:-$(mktemp -d /tmp/stillpoint-posix-XXXXXX)}
+scratch=${SCRATCH:-$(mktemp -d /tmp/posix-XXXXXX)}
 program=${STILLPOINT:-}
 for candidate in "$here/target/release/stillpoint" "$here/target/debug/stillpoint"; do
     [ -n "$program" ] || [ ! -x "$candidate" ] || program=$candidate
 done
 [ -x "$program" ] || { echo "no stillpoint program: build it, or set STILLPOINT" >&2; exit 2; }
+[ -n "${SCRATCH:-}" ] || chmod 755 "$scratch"
 [ "$(id -u)" = 0 ] || { echo "this needs root" >&2; exit 2; }
 
 for tool in pjdfstest fsx; do
@@ -81,24 +83,24 @@ END
 failed=0
 for mode in $modes; do
     store=$scratch/store-$mode
-    directory=$scratch/mnt-$mode
+    directory=$scratch/$mode
     mkdir -p "$directory"
     "$program" init "$store" >/dev/null
-    "$program" --store "$store" volume create posix >/dev/null
+    "$program" --store "$store" volume create v >/dev/null
     "$program" mount "$store" "$directory" --cache "$mode" >/dev/null
     mounted=$directory
-    mkdir "$directory/posix/pjdfstest"
+    mkdir "$directory/v/p"
 
-    if ! "$tools/bin/pjdfstest" -c "$scratch/pjdfstest.toml" -p "$directory/posix/pjdfstest" -s "$second" \
+    if ! "$tools/bin/pjdfstest" -c "$scratch/pjdfstest.toml" -p "$directory/v/p" -s "$second" \
         >"$scratch/pjdfstest-$mode.log" 2>&1; then
         failed=1
-        grep -A2 'FAILED$' "$scratch/pjdfstest-$mode.log" || tail -5 "$scratch/pjdfstest-$mode.log"
+        grep -A1 'FAILED$' "$scratch/pjdfstest-$mode.log" | head -60
     fi
     echo "$mode: pjdfstest: $(sed -n 's/^Summary: //p' "$scratch/pjdfstest-$mode.log")"
 
     for seed in $seeds; do
         if "$tools/bin/fsx" -q -f "$scratch/fsx.toml" -N "$operations" -S "$seed" -P "$scratch" \
-            "$directory/posix/fsx-$seed" >"$scratch/fsx-$mode-$seed.log" 2>&1; then
+            "$directory/v/fsx-$seed" >"$scratch/fsx-$mode-$seed.log" 2>&1; then
             echo "$mode: fsx: seed $seed: $operations operations"
         else
             failed=1
