@@ -23,6 +23,7 @@ mod unmount;
 mod volume;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -123,10 +124,15 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
 
 /// Log lines go to stderr: warnings, for a mounting process its doings, or what `STILLPOINT_LOG` asks for.
 fn start_log(mounting: bool) {
-    let level = if mounting { "info" } else { "warn" };
+    // The transport warns of what the mount itself handles and reports.
+    let level = if mounting { "info,fuser=error" } else { "warn,fuser=error" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
     if let Err(e) = started {
         // Only a caller of `run` that logs already meets this.
         tracing::debug!("the log was started before: {e}");
