@@ -148,3 +148,17 @@ fn equal_pages_are_stored_once() {
     assert_eq!(stats.stored_bytes, 100 * 8192);
     assert!(stats.dedup_ratio > 1.99);
 }
+
+#[test]
+fn what_was_destroyed_no_longer_counts_as_a_sharer() {
+    let (_sim, store) = new_store();
+    let view = store.create_volume("pg").unwrap();
+    let ino = make_file(&view, b"a");
+    view.write(ino, 0, &page(1)).unwrap();
+    store.create_snapshot("pg", "s").unwrap();
+    view.write(ino, 0, &page(2)).unwrap();
+    store.create_clone("pg", "s", "clone").unwrap();
+    assert!(store.snapshot_info("pg", "s").unwrap().unique_bytes < 4096);
+    store.destroy_volume("clone").unwrap();
+    assert!(store.snapshot_info("pg", "s").unwrap().unique_bytes > page(1).len() as u64 / 100);
+}

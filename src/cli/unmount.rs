@@ -86,7 +86,10 @@ fn users(directory: &Path) -> Vec<String> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     processes
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()))
+        .filter(|entry| {
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            number.is_some_and(|pid: u32| pid != std::process::id())
+        })
         .filter(|entry| uses(&entry.path(), directory))
         .take(USERS_SHOWN_MAX)
         .map(|entry| {

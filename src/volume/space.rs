@@ -196,8 +196,16 @@ impl Store {
         found.ok_or_else(|| Error::not_found(format!("no volume {name:?}")))
     }
 
+    /// Stores what is in memory, and lets go of what was destroyed: until then its references count.
     fn settle(&self) -> Result<()> {
-        if self.inner.shared.options.read_only || self.inner.shared.dirty_bytes() == 0 {
+        if self.inner.shared.options.read_only {
+            return Ok(());
+        }
+        let settled = {
+            let catalog = self.inner.catalog.lock();
+            catalog.dirty.is_empty() && catalog.pending.is_empty()
+        };
+        if settled && self.inner.shared.dirty_bytes() == 0 {
             return Ok(());
         }
         self.checkpoint()
