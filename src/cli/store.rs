@@ -68,6 +68,8 @@ impl StatsView {
         table.fact("compression ratio", format!("{:.2}", stats.compression_ratio));
         table.fact("journal", format_bytes(stats.journal_bytes));
         table.fact("segments", stats.segments.to_string());
+        table.fact("referred to", format_bytes(stats.live_bytes));
+        table.fact("to be collected", format_bytes(stats.dead_bytes));
         table.fact("free", format_bytes(stats.free_bytes));
     }
 }

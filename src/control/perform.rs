@@ -166,6 +166,8 @@ fn stats_row(stats: StoreStats) -> StatsRow {
         compression_ratio: stats.compression_ratio,
         journal_bytes: stats.journal_bytes,
         segments: stats.segments,
+        live_bytes: stats.live_bytes,
+        dead_bytes: stats.dead_bytes,
         free_bytes: stats.free_bytes,
     }
 }

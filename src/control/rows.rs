@@ -45,6 +45,10 @@ pub struct StatsRow {
     pub compression_ratio: f64,
     pub journal_bytes: u64,
     pub segments: u64,
+    /// Bytes of the segments that something refers to.
+    pub live_bytes: u64,
+    /// Bytes of the segments that wait for a collection.
+    pub dead_bytes: u64,
     pub free_bytes: u64,
 }
 
