@@ -148,12 +148,12 @@ pub fn destroy(setting: &Setting, _: &Installation, findings: &mut Findings) -> 
     }
     // Pages overwritten by the next turns only: each snapshot alone has its own few.
     let middle = format!("s{}", setting.sizes.snapshots / 2);
-    let (stored_before, physical_before) = (mounted.figure("stored_bytes")?, mounted.physical_bytes()?);
+    let before = (mounted.taken()?, mounted.figure("stored_bytes")?);
     let shown = mounted.json(&["snapshot", "show", &format!("v@{middle}")])?;
     let listed = shown["unique_bytes"].as_u64().unwrap_or(0);
     let ((), quiet) = setting.timed(|| mounted.destroy_snapshot("v", &middle))?;
-    let stored = stored_before.saturating_sub(mounted.figure("stored_bytes")?);
-    let physical = physical_before.saturating_sub(mounted.physical_bytes()?);
+    let after = (mounted.taken()?, mounted.figure("stored_bytes")?);
+    let (segments, stored) = (before.0.since(after.0).max(0.0), before.1.saturating_sub(after.1));
     let mut writer = Writer::new(setting, &mounted, &other.join("file"))?;
     let alone = writer.write_for(setting.duration())?;
     let doomed = Doomed::new(setting.sizes.snapshots / 2 + 1, setting.sizes.snapshots);
@@ -170,13 +170,13 @@ pub fn destroy(setting: &Setting, _: &Installation, findings: &mut Findings) -> 
     findings.note(
         DESTROY,
         format!(
-            "the middle one of {} snapshots: destroyed in {} ms; listed as unique {} KiB, freed {} KiB of stored and {} \
-             KiB of physical bytes; p99 of a writer {} ms alone, {} ms while {} more were destroyed one after another",
+            "the middle one of {} snapshots: destroyed in {} ms; listed as unique {} KiB, freed {} KiB before \
+             and {} KiB after compression; p99 of a writer {} ms alone, {} ms while {} more were destroyed one after another",
             setting.sizes.snapshots,
             figure(quiet.as_secs_f64() * 1e3),
             listed >> 10,
             stored >> 10,
-            physical >> 10,
+            figure(segments / 1024.0),
             figure(p99_ms(&alone)),
             figure(p99_ms(&during)),
             doomed.taken(),

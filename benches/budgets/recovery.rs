@@ -1,101 +1,127 @@
 //! How long a store takes to open after its process was killed with a full journal.
+//!
+//! A child of this program fills the journal through the library without background work, as a mounting process
+//! would checkpoint meanwhile; then it is killed.
 
-use std::fs::OpenOptions;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, mpsc};
 
+use anyhow::{Context as _, bail};
+use stillpoint::base::{Clock, RealStorage, SystemClock, SystemRandom};
 use stillpoint::bench::report::median;
-use stillpoint::bench::workload::{self, Access, Ground, Workload};
-use stillpoint::bench::{Fill, PageGenerator};
+use stillpoint::bench::{Fill, PageGenerator, Sequence};
+use stillpoint::volume::{Environment, Ino, OpenOptions, ROOT_INO, Store, View};
 
-use crate::budget::{Findings, figure};
+use crate::budget::Findings;
+use crate::cleanup::{Undo, kill};
 use crate::postgres::Installation;
-use crate::setting::Setting;
+use crate::scan::write_file;
+use crate::setting::{Setting, logical_bytes};
 use crate::stillpoint::Mounted;
 
 pub const SECTION: &str = "open";
-const DEPTH: usize = 8;
-/// The journal is full enough when it holds this share of the most it held while watched.
-const FULL: f64 = 0.9;
+const VOLUME: &str = "v";
+const FILE: &str = "file";
+const PAGE_BYTES: u64 = 8192;
+/// What a page's record takes in the journal beyond the page, at most.
+const RECORD_OVERHEAD_BYTES: u64 = 512;
+/// Full enough: a ring lets itself be filled to a little less than its size.
+const FULL: f64 = 0.85;
 
 pub fn run(setting: &Setting, _: &Installation, findings: &mut Findings) -> anyhow::Result<()> {
     let mut mounted = Mounted::create(setting, &setting.fresh_folder("open")?)?;
-    let volume = mounted.create_volume("v")?;
-    let mut pages = PageGenerator::new(Fill::Database, 3);
-    let (mut took, mut journals) = (Vec::new(), Vec::new());
+    let volume = mounted.create_volume(VOLUME)?;
+    write_file(setting, &volume.join(FILE), 1)?;
+    let (store, directory) = (mounted.store.clone(), mounted.directory.clone());
+    let (mut took, mut written) = (Vec::new(), 0);
     for turn in 0..setting.arguments.runs {
+        mounted.unmount(setting)?;
         setting.say(&format!("open: repetition {}: filling the journal", turn + 1));
-        journals.push(fill_journal_and_kill(setting, &mounted, &volume.join("file"), &mut pages)?);
-        let (store, directory) = mounted.crash();
+        written = fill_and_kill(setting, &store)?;
+        setting.say("open: mounting");
         let begun = setting.now();
         mounted = Mounted::mount(setting, &store, &directory)?;
         took.push((setting.now() - begun).as_secs_f64());
-        std::fs::read_dir(&volume)?.next();
+        anyhow::ensure!(logical_bytes(&volume)? == setting.sizes.file_bytes, "the file lost its size");
     }
     let each: Vec<String> = took.iter().map(|seconds| format!("{seconds:.2}")).collect();
-    let journals: Vec<String> = journals.iter().map(|bytes| format!("{}", bytes >> 20)).collect();
     findings.add(
-        "open",
+        SECTION,
         median(took),
         format!(
-            "[{}] s from `mount` to a mount that answers, journal of [{}] MiB at the kill",
+            "[{}] s from `mount` to a mount that answers, {} pages in the journal, a file of {} MiB",
             each.join(" "),
-            journals.join(" ")
+            written,
+            setting.sizes.file_bytes >> 20
         ),
     );
-    mounted.unmount(setting)?;
-    findings.note(SECTION, format!("the journal counted as full at {} of its highest level", figure(FULL)));
-    Ok(())
+    mounted.unmount(setting)
 }
 
-/// Writes pages with fdatasync, watches how the journal fills, and kills the process when it is nearly as full as
-/// it ever was. Returns the journal's bytes at the last look.
-fn fill_journal_and_kill(
-    setting: &Setting,
-    mounted: &Mounted,
-    path: &std::path::Path,
-    pages: &mut PageGenerator,
-) -> anyhow::Result<u64> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    file.set_len(setting.sizes.file_bytes)?;
-    let watch = setting.duration();
-    *pages = pages.with_seed(pages_seed(setting));
-    let ground = Ground {
-        file: &file,
-        name: "the written file",
-        file_bytes: setting.sizes.file_bytes,
-        duration: watch * 4,
-        pages,
-        seed: pages_seed(setting),
-        clock: &setting.clock,
-        mounting_pid: None,
+/// Returns the number of pages that were acknowledged before the kill.
+fn fill_and_kill(setting: &Setting, store: &Path) -> anyhow::Result<u64> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--bench", "--fill-journal"])
+        .arg(store)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the process that fills the journal")?;
+    let process = setting.cleanup.add(Undo::EndProcess(child.id()));
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    kill(child.id());
+    drop(process);
+    line.trim().parse().with_context(|| format!("the journal could not be filled: {line:?}"))
+}
+
+/// The child's part: writes and syncs random pages until the journal is nearly full, says how many, and waits
+/// for its end.
+pub fn fill_journal(store: &Path) -> anyhow::Result<()> {
+    let storage = RealStorage::open(store)?;
+    let _lock = storage.lock("budgets")?;
+    let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+    let options = OpenOptions {
+        background: false,
+        dirty_bytes_soft: u64::MAX,
+        dirty_bytes_max: u64::MAX,
+        ..OpenOptions::default()
     };
-    let workload = Workload { access: Access::RandomWrite, block_bytes: 8192, depth: DEPTH, sync: true };
-    std::thread::scope(|scope| {
-        // It ends with an error when the process is killed.
-        let writers = scope.spawn(|| workload::run(&workload, &ground));
-        let bytes = wait_for_full_journal(setting, mounted, watch);
-        crate::cleanup::kill(mounted.pid);
-        let ended_before = writers.join().map_err(|_| anyhow::anyhow!("a writing thread panicked"))?.is_ok();
-        anyhow::ensure!(!ended_before, "the writers ended before the kill");
-        bytes
-    })
-}
-
-fn wait_for_full_journal(setting: &Setting, mounted: &Mounted, watch: Duration) -> anyhow::Result<u64> {
-    let begun = setting.now();
-    let mut highest = 0;
+    let store = Store::open(Arc::new(storage), &environment, &options)?;
+    let journal_bytes = store.stats()?.journal_bytes;
+    let volume = store.volume(VOLUME)?;
+    let file = volume.lookup(ROOT_INO, FILE.as_bytes())?;
+    let count = (journal_bytes as f64 * FULL) as u64 / (PAGE_BYTES + RECORD_OVERHEAD_BYTES);
+    // Another seed each time: pages written before would be found again, not stored.
+    let seed = SystemClock.unix_nanos().cast_unsigned();
+    let (mut pages, mut sequence) = (PageGenerator::new(Fill::Database, seed), Sequence::new(seed));
+    let mut page = vec![0; PAGE_BYTES as usize];
+    for _ in 0..count {
+        pages.fill(&mut page);
+        volume.write(file.ino, sequence.below(file.size / PAGE_BYTES) * PAGE_BYTES, &page)?;
+        sync(&volume, file.ino)?;
+    }
+    println!("{count}");
     loop {
-        let bytes = mounted.figure("journal_bytes")?;
-        let watched = setting.now() - begun;
-        if watched > watch && (bytes as f64 >= highest as f64 * FULL || watched > watch * 3) {
-            return Ok(bytes);
-        }
-        highest = highest.max(bytes);
+        std::thread::park();
     }
 }
 
-/// Another one each time: pages written twice would be found again, not stored.
-fn pages_seed(setting: &Setting) -> u64 {
-    use stillpoint::base::Clock;
-    setting.clock.unix_nanos().cast_unsigned()
+fn sync(volume: &View, file: Ino) -> anyhow::Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    volume.sync_file(
+        file,
+        Box::new(move |result| {
+            // The receiver waits below.
+            let _ = sender.send(result);
+        }),
+    );
+    match receiver.recv() {
+        Ok(result) => Ok(result?),
+        Err(_) => bail!("the store forgot a sync"),
+    }
 }

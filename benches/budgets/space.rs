@@ -32,10 +32,9 @@ pub fn restore(
     let grown = |name: &str| {
         setting.say(&format!("restore: base backup into volume {name}"));
         let volume = mounted.create_volume(name)?;
-        let before = mounted.physical_bytes()?;
+        let before = mounted.taken()?;
         let copy = server.base_backup(&volume)?;
-        let after = mounted.physical_bytes()?;
-        anyhow::Ok((logical_bytes(&copy)? as f64, after as f64 - before as f64))
+        anyhow::Ok((logical_bytes(&copy)? as f64, mounted.taken()?.since(before)))
     };
     let (size, first) = grown("first")?;
     let (_, second) = grown("second")?;
@@ -47,7 +46,7 @@ pub fn restore(
         "ratio",
         size / first,
         format!(
-            "base backup, scale {}: {} MiB logical, {} MiB physical",
+            "base backup, scale {}: {} MiB logical, {} MiB in segments",
             setting.sizes.scale,
             mib(size),
             mib(first)
@@ -81,7 +80,7 @@ pub fn update(setting: &Setting, _: &Installation, findings: &mut Findings) -> a
     let mut figures = Vec::new();
     for (name, fill) in [("random", Fill::Random), ("database", Fill::Database)] {
         let clone = mounted.create_clone("base", "s", name)?;
-        let before = mounted.physical_bytes()?;
+        let before = mounted.taken()?;
         let file = OpenOptions::new().write(true).open(clone.join("file"))?;
         let total = setting.sizes.file_bytes / PAGE_BYTES;
         let mut pages = PageGenerator::new(fill, 77);
@@ -96,9 +95,8 @@ pub fn update(setting: &Setting, _: &Installation, findings: &mut Findings) -> a
             file.write_all_at(&page, number * PAGE_BYTES)?;
         }
         file.sync_all()?;
-        let after = mounted.physical_bytes()?;
         let changed = chosen.len() as f64 * PAGE_BYTES as f64;
-        figures.push((changed, after as f64 - before as f64));
+        figures.push((changed, mounted.taken()?.since(before)));
     }
     let (changed, stored) = figures[0];
     findings.add(

@@ -1,13 +1,14 @@
 //! A store and its mount, driven by the program's own command line, as a user would.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cleanup::{Guard, Undo, alive, kill, unmount};
+use crate::cleanup::{Guard, Undo, alive};
 use crate::command::run;
 use crate::filesystems::is_mounted;
 use crate::machine::Resident;
@@ -56,7 +57,7 @@ impl Mounted {
         let unmount = setting.cleanup.add(Undo::Unmount(directory.to_owned()));
         setting
             .wait_until("the mount answers", MOUNT_WAIT, || {
-                !alive(pid) || (is_mounted(directory) && fs::read_dir(directory).is_ok())
+                !alive(pid) || (is_mounted(directory) && answers(store) && fs::read_dir(directory).is_ok())
             })
             .and_then(|()| {
                 anyhow::ensure!(alive(pid), "the mounting process ended");
@@ -120,11 +121,11 @@ impl Mounted {
         self.command(&["store", "gc"]).map(drop)
     }
 
-    /// Bytes the store's data takes after `settle`: what it says itself, which leaves out the journal of fixed
-    /// size and room reserved ahead.
-    pub fn physical_bytes(&self) -> anyhow::Result<u64> {
+    /// What the data takes, after `settle`.
+    pub fn taken(&self) -> anyhow::Result<Taken> {
         self.settle()?;
-        self.figure("physical_bytes")
+        let live = self.figure("live_bytes")?;
+        Ok(Taken { live, occupied: live + self.figure("dead_bytes")? })
     }
 
     /// What the host says the store's folder takes, journal and all.
@@ -148,11 +149,28 @@ impl Mounted {
         self.unmount(setting)?;
         Self::mount(setting, &store, &directory)
     }
+}
 
-    /// Kills the mounting process as a crash would and clears its mount away; returns store and directory.
-    pub fn crash(self) -> (PathBuf, PathBuf) {
-        kill(self.pid);
-        unmount(&self.directory);
-        (self.store.clone(), self.directory.clone())
+/// Bytes of the segments. `physical_bytes` grows in steps, as segments take space ahead, which would hide what a
+/// small change costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Referred to.
+    live: u64,
+    /// The same and what waits for a collection.
+    occupied: u64,
+}
+
+impl Taken {
+    /// Growth from `before` to here: the larger of the two figures', as a collection in between may have shrunk
+    /// the second.
+    pub fn since(self, before: Self) -> f64 {
+        let growth = |now: u64, before: u64| now as f64 - before as f64;
+        growth(self.live, before.live).max(growth(self.occupied, before.occupied))
     }
+}
+
+/// Whether the mounting process answers commands.
+fn answers(store: &Path) -> bool {
+    UnixStream::connect(store.join("control.sock")).is_ok()
 }

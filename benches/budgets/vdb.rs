@@ -98,19 +98,19 @@ fn disk_taken(
     setting.say("vdb: disk taken");
     server.query("checkpoint")?;
     mounted.create_snapshot(SOURCE, "still")?;
-    let (before, host_before) = (mounted.physical_bytes()?, mounted.host_bytes()?);
+    let (before, host_before) = (mounted.taken()?, mounted.host_bytes()?);
     let volume = mounted.create_clone(SOURCE, "still", "fresh")?;
     let vdb = start_vdb(setting, installation, &volume)?;
     vdb.query("checkpoint")?;
-    let (after, host_after) = (mounted.physical_bytes()?, mounted.host_bytes()?);
+    let (after, host_after) = (mounted.taken()?, mounted.host_bytes()?);
     vdb.stop();
-    let mib = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(1 << 20);
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
     findings.add(
         "vdb-disk",
-        mib(before, after),
+        mib(after.since(before)),
         format!(
-            "growth of physical_bytes; the host's count of the whole store folder: {} MiB",
-            figure(mib(host_before, host_after))
+            "growth of the segments' bytes; by the host's count of the whole store folder {} MiB",
+            figure(mib(host_after as f64 - host_before as f64))
         ),
     );
     mounted.destroy_volume("fresh")?;

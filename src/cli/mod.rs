@@ -1,5 +1,6 @@
 //! The command line: one file per noun. Knows terminals; nothing below it does.
 
+mod bench;
 mod clone;
 mod completion;
 mod confirm;
@@ -73,6 +74,8 @@ enum Command {
     Status,
     /// Check this host and say how to fix what is missing
     Doctor(doctor::Arguments),
+    /// Measure a mount as databases use it, against the folder beneath
+    Bench(bench::BenchArguments),
     /// Run PostgreSQL on a volume, snapshot it under load, and start a clone
     Demo(demo::Arguments),
     /// Print the completion script of a shell
@@ -117,6 +120,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Store(command) => store::run(&command, context),
         Command::Status => status::run(context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),
+        Command::Bench(arguments) => bench::run(&arguments, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
         Command::Completion(arguments) => completion::run(&arguments, context),
     }
