@@ -45,9 +45,15 @@ impl View {
 
     pub(crate) fn page_content(&self, source: &PageSource) -> Result<Arc<Page>> {
         Ok(match source {
-            PageSource::Zero => Page::zeroed(),
+            PageSource::Zero => Arc::from(vec![0; PAGE_SIZE]),
             PageSource::Data(page) => page.clone(),
-            PageSource::Stored(pointer) => Page::from_content(&self.shared.trees.blocks.read(pointer)?),
+            PageSource::Stored(pointer) => {
+                let content = self.shared.trees.blocks.read(pointer)?;
+                if content.len() != PAGE_SIZE {
+                    return Err(Error::corrupt("a page has a wrong length"));
+                }
+                content
+            }
         })
     }
 
@@ -95,7 +101,7 @@ impl View {
         let mut out = Vec::with_capacity(length as usize);
         for (source, (_, start, stop)) in sources.into_iter().zip(pages) {
             match source {
-                Some(PageSource::Data(page)) => out.extend_from_slice(&page.0[start..stop]),
+                Some(PageSource::Data(page)) => out.extend_from_slice(&page[start..stop]),
                 Some(PageSource::Stored(_)) => match contents.next() {
                     Some(content) if content.len() == PAGE_SIZE => {
                         out.extend_from_slice(&content[start..stop])
@@ -190,7 +196,7 @@ impl View {
         if length == 0 {
             return Err(Error::invalid("a range of no bytes"));
         }
-        self.changing(|change| {
+        let body = |change: &mut Change<'_>| {
             let mut inode = self.file(change.state, ino)?;
             match mode {
                 AllocateMode::Allocate => inode.size = inode.size.max(end),
@@ -208,7 +214,9 @@ impl View {
             inode.changed = now;
             change.set_inode(ino, inode);
             Ok(())
-        })
+        };
+        // A hole gives space back.
+        if mode == AllocateMode::PunchHole { self.removing(body) } else { self.changing(body) }
     }
 
     /// The first byte of data, or of a hole, at or behind `offset`. `Range` when there is none.
@@ -401,15 +409,16 @@ impl Change<'_> {
         let file = self.state.live.files.entry(ino).or_default();
         if let Some(PageEntry::Data(existing)) = file.pages.get_mut(&page) {
             // A reader that still holds the page keeps what it saw.
-            Arc::make_mut(existing).0[start..stop].copy_from_slice(bytes);
+            Arc::make_mut(existing)[start..stop].copy_from_slice(bytes);
         } else {
-            let mut new = if bytes.len() == PAGE_SIZE {
-                Page::from_content(bytes)
+            let new = if bytes.len() == PAGE_SIZE {
+                Arc::from(bytes)
             } else {
                 let source = self.view.page_source(self.state, ino, page)?;
-                self.view.page_content(&source)?
+                let mut new = self.view.page_content(&source)?;
+                Arc::make_mut(&mut new)[start..stop].copy_from_slice(bytes);
+                new
             };
-            Arc::make_mut(&mut new).0[start..stop].copy_from_slice(bytes);
             self.state.live.set_page(ino, page, PageEntry::Data(new));
         }
         self.state.unlogged.note(ino, page, start, stop);

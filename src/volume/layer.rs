@@ -8,22 +8,8 @@ use crate::format::key::Ino;
 use crate::format::node::{Key, Value};
 use crate::format::{PAGE_SIZE, Pointer};
 
-/// A page of a file in memory.
-#[derive(Clone)]
-pub(crate) struct Page(pub(crate) [u8; PAGE_SIZE]);
-
-impl Page {
-    pub(crate) fn zeroed() -> Arc<Self> {
-        Arc::new(Self([0; PAGE_SIZE]))
-    }
-
-    pub(crate) fn from_content(content: &[u8]) -> Arc<Self> {
-        let mut page = Self([0; PAGE_SIZE]);
-        let length = content.len().min(PAGE_SIZE);
-        page.0[..length].copy_from_slice(&content[..length]);
-        Arc::new(page)
-    }
-}
+/// A page of a file in memory: always `PAGE_SIZE` bytes.
+pub(crate) type Page = [u8];
 
 /// What a layer says of a page.
 #[derive(Clone)]

@@ -159,7 +159,7 @@ impl View {
             let (from, to) = (usize::from(from), usize::from(to));
             let offset = page * PAGE_SIZE as u64 + from as u64;
             match self.page_source(state, ino, page)? {
-                PageSource::Data(data) => record.data(ino, offset, &data.0[from..to]),
+                PageSource::Data(data) => record.data(ino, offset, &data[from..to]),
                 PageSource::Stored(pointer) => record.share(ino, page, &pointer),
                 PageSource::Zero => record.data(ino, offset, &vec![0; to - from]),
             }

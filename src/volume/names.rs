@@ -173,7 +173,7 @@ impl View {
 
     /// Removes a name. An inode that has none left is an orphan until `forget_orphan`.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
-        self.changing(|change| {
+        self.removing(|change| {
             let directory = self.directory(change.state, parent)?;
             let (ino, inode) = self.entry_inode(change.state, parent, name)?;
             if inode.kind == FileKind::Directory {
@@ -187,7 +187,7 @@ impl View {
     }
 
     pub fn remove_directory(&self, parent: Ino, name: &[u8]) -> Result<Attributes> {
-        self.changing(|change| {
+        self.removing(|change| {
             let mut directory = self.directory(change.state, parent)?;
             let (ino, inode) = self.entry_inode(change.state, parent, name)?;
             self.check_empty_directory(change.state, ino, &inode)?;
@@ -310,7 +310,7 @@ impl View {
 
     /// The last handle of an inode without a name is closed: its space comes free.
     pub fn forget_orphan(&self, ino: Ino) -> Result<()> {
-        self.changing(|change| {
+        self.removing(|change| {
             let Some(inode) = self.find_inode(change.state, ino)? else { return Ok(()) };
             if inode.links > 0 {
                 return Ok(());

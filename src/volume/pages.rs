@@ -119,7 +119,7 @@ impl<'a> Storing<'a> {
                 Prepared::Found(id, pointer) => Some(match self.pin_live(&pointer) {
                     true => pointer,
                     // It died since its last reference went: it may be on its way out.
-                    false => self.append(&id, &encode_content(&page.0))?,
+                    false => self.append(&id, &encode_content(page))?,
                 }),
                 Prepared::New(id, encoded) => Some(self.append(&id, &encoded)?),
             };
@@ -129,10 +129,10 @@ impl<'a> Storing<'a> {
     }
 
     fn prepare(&self, page: &Page) -> Prepared {
-        if page.0.iter().all(|byte| *byte == 0) {
+        if page.iter().all(|byte| *byte == 0) {
             return Prepared::Zero;
         }
-        let id = block_id(&page.0);
+        let id = block_id(page);
         if let Some(pointer) = self.fresh.get(&id) {
             return Prepared::Found(id, *pointer);
         }
@@ -141,7 +141,7 @@ impl<'a> Storing<'a> {
                 return Prepared::Found(id, pointer);
             }
         }
-        Prepared::New(id, encode_content(&page.0))
+        Prepared::New(id, encode_content(page))
     }
 
     fn pin_live(&self, pointer: &Pointer) -> bool {

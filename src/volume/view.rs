@@ -22,6 +22,9 @@ use crate::format::key;
 use crate::format::log::Batch;
 use crate::format::node::{Key, Value};
 
+/// Bytes a change of names or attributes is counted for when it asks for room.
+const METADATA_BYTES: u64 = 4096;
+
 /// What changes under the view's lock.
 pub(crate) struct ViewState {
     pub(crate) base: Arc<Version>,
@@ -129,7 +132,16 @@ impl View {
 
     /// Runs `body` as one change: what it puts is journaled together.
     pub(crate) fn changing<T>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
-        self.make_room(4096)?;
+        self.make_room(METADATA_BYTES)?;
+        self.changing_now(body)
+    }
+
+    /// As `changing`, for what removes: it must work when there is no space left.
+    pub(crate) fn removing<T>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
+        match self.shared.wait_for_room(METADATA_BYTES) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {}
+            result => result?,
+        }
         self.changing_now(body)
     }
 
@@ -242,7 +254,12 @@ impl View {
 
     /// Changes attributes; a new size truncates or extends with zeros.
     pub fn set_attributes(&self, ino: Ino, set: &SetAttributes) -> Result<Attributes> {
-        self.changing(|change| {
+        // Cutting a file off is a way to make room.
+        let shrinks = match set.size {
+            Some(size) => size < self.reading(|state| Ok(self.inode(state, ino)?.size))?,
+            None => false,
+        };
+        let body = |change: &mut Change<'_>| {
             let mut inode = self.inode(change.state, ino)?;
             let now = self.shared.now();
             if let Some(size) = set.size {
@@ -265,7 +282,8 @@ impl View {
                 change.put_inode(ino, &inode);
             }
             self.describe(change.state, ino, &inode)
-        })
+        };
+        if shrinks { self.removing(body) } else { self.changing(body) }
     }
 
     /// Moves lazily kept attributes into the live layer, so that freezing it takes everything.
