@@ -128,10 +128,12 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
 
 /// Log lines go to stderr: warnings, for a mounting process its doings, or what `STILLPOINT_LOG` asks for.
 fn start_log(mounting: bool) {
-    // The transport warns of what the mount itself handles and reports.
-    let level = if mounting { "info,fuser=error" } else { "warn,fuser=error" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    // The transport warns of what the mount itself handles and reports, and calls it an error when the answer to
+    // a request whose caller was interrupted finds no taker.
+    let level = if mounting { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("{level},fuser=error,fuser::reply=off"))
+    });
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
