@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{Fixture, Run, mounts_below, stillpoint};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use stillpoint::base::StoreLock;
+use stillpoint::base::{Random, StoreLock};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -223,6 +223,33 @@ fn volumes_and_snapshots_are_seen_in_the_mount() {
     fixture.unmount();
     fixture.mount();
     assert_eq!(fs::read_to_string(mnt.join("alpha/file")).unwrap(), "after");
+    fixture.unmount();
+    assert_eq!(fixture.json(["store", "check"])["findings"], serde_json::json!([]));
+}
+
+#[test]
+fn what_a_list_calls_unique_comes_back() {
+    const BYTES: u64 = 8 << 20;
+    let fixture = Fixture::mounted();
+    fixture.ok(["volume", "create", "alpha"]);
+    let random = common::random("what_a_list_calls_unique_comes_back");
+    let overwrite = || {
+        let bytes: Vec<u8> = (0..BYTES / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect();
+        fs::write(fixture.mount_path().join("alpha/file"), bytes).unwrap();
+    };
+    overwrite();
+    fixture.ok(["snapshot", "create", "alpha@one"]);
+    overwrite();
+    let number = |value: &Value, key: &str| value[key].as_u64().unwrap();
+    let unique = number(&fixture.json(["snapshot", "show", "alpha@one"]), "unique_bytes");
+    assert!((BYTES..BYTES * 105 / 100).contains(&unique), "{unique}");
+    fixture.ok(["store", "gc"]);
+    let before = number(&fixture.json(["store", "stats"]), "physical_bytes");
+    let destroyed = fixture.json(["snapshot", "destroy", "alpha@one", "--yes"]);
+    assert_eq!(number(&destroyed, "freed_bytes"), unique);
+    fixture.ok(["store", "gc"]);
+    let after = number(&fixture.json(["store", "stats"]), "physical_bytes");
+    assert!(before - after > unique * 95 / 100, "{unique} unique, {before} before, {after} after");
     fixture.unmount();
     assert_eq!(fixture.json(["store", "check"])["findings"], serde_json::json!([]));
 }

@@ -447,6 +447,14 @@ impl BlockStore {
         self.writer.lock().open.as_ref().map(|open| open.record.id)
     }
 
+    /// Ends the segment that is being appended to, so that it can be rewritten. Only between commits.
+    pub fn end_open_segment(&self) {
+        let mut writer = self.writer.lock();
+        if writer.unsynced.is_empty() && writer.changed.is_empty() {
+            writer.open = None;
+        }
+    }
+
     /// Goes on appending to a committed segment that is not full, if its file is as it was left.
     pub fn resume_last(&self) -> Result<()> {
         let last = self.table.read().values().max_by_key(|record| record.id).cloned();

@@ -40,6 +40,7 @@ pub fn collect(
     let mut report =
         CollectReport { physical_bytes_before: before.physical_bytes, ..CollectReport::default() };
     settle(store)?;
+    store.end_sparse_segment(options.dead_percent);
     let total = store.stats()?.dead_bytes;
     let mut freed = 0;
     while !progress.cancelled() {

@@ -25,6 +25,21 @@ pub struct CompactStep {
 }
 
 impl Store {
+    /// Ends the segment being appended to when at least `dead_percent` of it is dead: compaction leaves it alone
+    /// otherwise.
+    pub fn end_sparse_segment(&self, dead_percent: u64) {
+        // No checkpoint appends meanwhile.
+        let _serial = self.inner.serial.lock();
+        let blocks = &self.inner.shared.trees.blocks;
+        let Some(open) = blocks.open_segment() else { return };
+        let Some(info) = blocks.segments().into_iter().find(|info| info.id == open) else { return };
+        let used = self.inner.shared.trees.refs.lock().segment(open);
+        let live = used.live_bytes + u64::from(used.live_slots) * ENTRY_BYTES as u64;
+        if info.bytes.saturating_sub(live) * 100 >= info.bytes * dead_percent.max(1) {
+            blocks.end_open_segment();
+        }
+    }
+
     /// Rewrites some segments of which at least `dead_percent` is dead. `None` when there are none.
     pub fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
         self.inner.compact_step(dead_percent)
