@@ -328,11 +328,12 @@ impl StoreInner {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        if let Ok(journal) = self.shared.journal() {
-            let ended = journal.shut_down();
-            // What the checkpoint could not store is in the journal now, if that worked.
-            return result.or(ended);
-        }
+        let result = match self.shared.journal() {
+            // What the checkpoint could not store is in the journal then, if that works.
+            Ok(journal) => result.or(journal.shut_down()),
+            Err(_) => result,
+        };
+        self.roots.close();
         result
     }
 }

@@ -46,7 +46,14 @@ pub(crate) struct RootsChange {
 
 pub(crate) struct Roots {
     storage: Arc<dyn Storage>,
-    database: Mutex<Option<Database>>,
+    database: Mutex<Handle>,
+}
+
+enum Handle {
+    Open(Database),
+    /// After a failed commit: redb refuses more work, the next commit opens the file anew.
+    Lost,
+    Closed,
 }
 
 /// redb's file on our storage.
@@ -91,7 +98,7 @@ impl Roots {
         let file =
             storage.open(FILE, OpenMode::CreateNew).map_err(|error| Error::io("create", FILE, error))?;
         let database = guarded(|| Database::builder().create_with_backend(Backend(file)).map_err(damaged))?;
-        let roots = Self { storage: storage.clone(), database: Mutex::new(Some(database)) };
+        let roots = Self { storage: storage.clone(), database: Mutex::new(Handle::Open(database)) };
         roots.commit(superblock, &RootsChange::default())
     }
 
@@ -129,30 +136,35 @@ impl Roots {
             }
         })?;
         let content = guarded(|| load(&database))?;
-        Ok((Self { storage: storage.clone(), database: Mutex::new(Some(database)) }, content))
+        Ok((Self { storage: storage.clone(), database: Mutex::new(Handle::Open(database)) }, content))
     }
 
     /// Commits a checkpoint: all of it is durable when this returns, or nothing of it.
     pub(crate) fn commit(&self, superblock: &Superblock, change: &RootsChange) -> Result<()> {
-        let mut slot = self.database.lock();
-        if slot.is_none() {
+        let mut handle = self.database.lock();
+        if matches!(*handle, Handle::Lost) {
             let file = self
                 .storage
                 .open(FILE, OpenMode::ReadWrite)
                 .map_err(|error| Error::io("open", FILE, error))?;
             let mut builder = Database::builder();
             builder.set_cache_size(CACHE_BYTES);
-            *slot = Some(guarded(|| builder.create_with_backend(Backend(file)).map_err(commit_failed))?);
+            let database = guarded(|| builder.create_with_backend(Backend(file)).map_err(commit_failed))?;
+            *handle = Handle::Open(database);
         }
-        let Some(database) = slot.as_ref() else {
-            return Err(Error::new(ErrorKind::Io, format!("{FILE} is not open")));
+        let Handle::Open(database) = &*handle else {
+            return Err(Error::new(ErrorKind::Precondition, "the store is closed"));
         };
         let result = guarded(|| write(database, superblock, change));
         if result.is_err() {
-            // redb refuses work after an I/O error; the next commit opens it anew.
-            *slot = None;
+            *handle = Handle::Lost;
         }
         result
+    }
+
+    /// Closes the file, for good. redb writes to it on the way, so nobody else may have opened it yet.
+    pub(crate) fn close(&self) {
+        *self.database.lock() = Handle::Closed;
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
