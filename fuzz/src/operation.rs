@@ -1,6 +1,6 @@
 //! The operations that a sequence is made of. Numbers are taken modulo what there is.
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Result, Unstructured};
 
 /// A place in a file: near a border of the page mapping, or anywhere small.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -83,7 +83,7 @@ pub enum FileOperation {
 
 #[derive(Arbitrary, Clone, Debug)]
 pub enum Operation {
-    Files(u8, Vec<FileOperation>),
+    Files(u8, FileOperation),
     Checkpoint,
     CreateVolume(u8),
     DestroyVolume(u8, bool),
@@ -106,4 +106,20 @@ pub enum Operation {
         seed: u64,
     },
     Verify,
+}
+
+/// As many operations as the input has bytes for, at most `count_max`; most of them are on files.
+pub fn sequence(input: &[u8], count_max: usize) -> Vec<Operation> {
+    let mut rest = Unstructured::new(input);
+    let mut operations = Vec::new();
+    while !rest.is_empty() && operations.len() < count_max {
+        let Ok(operation) = next(&mut rest) else { break };
+        operations.push(operation);
+    }
+    operations
+}
+
+fn next(rest: &mut Unstructured<'_>) -> Result<Operation> {
+    let choice: u8 = rest.arbitrary()?;
+    if choice < 210 { Ok(Operation::Files(choice, rest.arbitrary()?)) } else { rest.arbitrary() }
 }

@@ -79,11 +79,9 @@ impl Default for World {
 impl World {
     pub fn run(&mut self, operation: &Operation) {
         match operation {
-            Operation::Files(volume, operations) => {
+            Operation::Files(volume, operation) => {
                 if let Some(name) = self.nth_volume(*volume) {
-                    for operation in operations.iter().take(40) {
-                        self.file_operation(&name, operation);
-                    }
+                    self.file_operation(&name, operation);
                 }
             }
             Operation::Checkpoint => self.store.checkpoint().unwrap(),
@@ -617,7 +615,10 @@ fn seek(view: &View, model: &mut Tree, ino: Ino, from: u64, hole: bool) {
         assert!(found.is_err());
         return;
     };
-    let has_data = |from: u64, to: u64| node.pages.range(from.div_ceil(PAGE)..to / PAGE).next().is_some();
+    let has_data = |from: u64, to: u64| {
+        let (first, end) = (from.div_ceil(PAGE), to / PAGE);
+        first < end && node.pages.range(first..end).next().is_some()
+    };
     match (found, hole) {
         (Ok(at), false) => assert!(at >= from && at < node.size && !has_data(from, at)),
         (Ok(at), true) => assert!(

@@ -3,13 +3,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stillpoint_fuzz::operation::Operation;
+use stillpoint_fuzz::operation::sequence;
 use stillpoint_fuzz::world::World;
 
-fuzz_target!(|operations: Vec<Operation>| {
+const OPERATIONS_MAX: usize = 500;
+
+fuzz_target!(|input: &[u8]| {
     let mut world = World::default();
-    for operation in operations.iter().take(60) {
-        world.run(operation);
+    let operations = sequence(input, OPERATIONS_MAX);
+    if std::env::var_os("FUZZ_SHOW").is_some() {
+        eprintln!("{operations:#?}");
+    }
+    for operation in operations {
+        world.run(&operation);
     }
     world.finish();
 });
