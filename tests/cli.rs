@@ -345,6 +345,23 @@ fn the_mounting_process_ends_in_order_on_a_signal_and_on_umount() {
 }
 
 #[test]
+fn a_store_opened_for_rescue_takes_no_writes() {
+    let fixture = Fixture::mounted();
+    fixture.ok(["volume", "create", "alpha"]);
+    fs::write(fixture.mount_path().join("alpha/file"), "text").unwrap();
+    fixture.unmount();
+    let (store, mnt) = (fixture.store_path(), fixture.mount_path());
+    fixture.ok([Path::new("mount"), Path::new("--read-only"), &store, &mnt]);
+    assert_eq!(fs::read_to_string(mnt.join("alpha/file")).unwrap(), "text");
+    let refused = fs::write(mnt.join("alpha/file"), "other").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    fixture.run(["snapshot", "create", "alpha@one"]).fails_with(12, &["alpha"]);
+    fixture.run(["volume", "create", "beta"]).fails_with(12, &["beta"]);
+    assert_eq!(fixture.json(["status"])["mounts"][0]["read_only"], true);
+    fixture.unmount();
+}
+
+#[test]
 fn a_mount_that_cannot_be_says_why() {
     let fixture = Fixture::new();
     let nowhere = fixture.path("nowhere");

@@ -5,8 +5,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use common::postgres::{Server, make_cluster};
 use common::{Fixture, Run, mounts_below, stillpoint};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Waits until the writers have added this many transactions.
 fn wait_for_history(server: &Server, rows: i64) -> i64 {
@@ -93,6 +97,29 @@ fn the_demo_shows_two_servers_and_leaves_nothing() {
     }
     let rows = |server: &str| report[server]["history_rows"].as_u64().unwrap();
     assert!(rows("clone") >= 100 && rows("clone") <= rows("source"), "{report}");
+    assert!(!folder.exists());
+    assert_eq!(mounts_below(fixture.folder.path()).len(), 0);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let fixture = Fixture::new();
+    let folder = fixture.path("demo");
+    let mut demo = stillpoint()
+        .args(["demo", "--scale", "5", "--dir"])
+        .arg(&folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // In the middle: PostgreSQL runs, and pgbench loads it.
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("loading")));
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    let rest: Vec<String> = lines.map(|line| line.unwrap()).collect();
+    let output = demo.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{rest:?} {output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
     assert!(!folder.exists());
     assert_eq!(mounts_below(fixture.folder.path()).len(), 0);
 }

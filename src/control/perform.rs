@@ -7,8 +7,15 @@ use super::wire::{Reply, Request};
 use crate::base::{Error, ErrorKind, Result};
 use crate::volume::{SnapshotInfo, Store, StoreStats, VolumeInfo};
 
-/// Carries out a request on the store. What needs a mount is refused.
+/// Carries out a request on the store. What needs a mount is refused. An error names the request's object.
 pub(super) fn perform(store: &Store, request: &Request, progress: &mut ProgressSink<'_>) -> Result<Reply> {
+    dispatch(store, request, progress).map_err(|e| {
+        let (action, object) = request.describe();
+        if e.message().contains(&object) { e } else { e.context(format!("cannot {action} {object}")) }
+    })
+}
+
+fn dispatch(store: &Store, request: &Request, progress: &mut ProgressSink<'_>) -> Result<Reply> {
     match request {
         Request::Status => status(store),
         Request::VolumeCreate { .. }

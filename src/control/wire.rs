@@ -53,6 +53,34 @@ pub enum Request {
     Unmount { directory: PathBuf },
 }
 
+impl Request {
+    /// What is asked, and of which object, for an error that does not name it: `create volume alpha`.
+    pub fn describe(&self) -> (&'static str, String) {
+        match self {
+            Self::Status => ("tell the status of", "the store".into()),
+            Self::VolumeCreate { name } => ("create volume", name.clone()),
+            Self::VolumeList => ("list", "volumes".into()),
+            Self::VolumeShow { name } => ("show volume", name.clone()),
+            Self::VolumeRename { name, .. } => ("rename volume", name.clone()),
+            Self::VolumeDestroy { name, .. } => ("destroy volume", name.clone()),
+            Self::VolumeMount { name, .. } => ("mount volume", name.clone()),
+            Self::VolumeQuota { name, .. } => ("set limits of volume", name.clone()),
+            Self::SnapshotCreate { volume, name } => ("create snapshot", format!("{volume}@{name}")),
+            Self::SnapshotList { .. } => ("list", "snapshots".into()),
+            Self::SnapshotShow { volume, name } => ("show snapshot", format!("{volume}@{name}")),
+            Self::SnapshotDestroy { volume, name } => ("destroy snapshot", format!("{volume}@{name}")),
+            Self::SnapshotHold { volume, name, .. } => ("hold snapshot", format!("{volume}@{name}")),
+            Self::SnapshotRelease { volume, name, .. } => ("release snapshot", format!("{volume}@{name}")),
+            Self::CloneCreate { name, .. } => ("create clone", name.clone()),
+            Self::StoreStats => ("tell the figures of", "the store".into()),
+            Self::StoreGc => ("collect in", "the store".into()),
+            Self::StoreScrub => ("scrub", "the store".into()),
+            Self::StoreCheck => ("check", "the store".into()),
+            Self::Unmount { directory } => ("unmount", directory.display().to_string()),
+        }
+    }
+}
+
 /// A limit's new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
