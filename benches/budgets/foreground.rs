@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stillpoint::bench::report::median;
 use stillpoint::bench::workload::{self, Access, Ground, Outcome, Workload};
-use stillpoint::bench::{Fill, PageGenerator, Sequence};
+use stillpoint::bench::{Fill, PageGenerator};
 
 use crate::budget::{Findings, figure};
 use crate::postgres::Installation;
@@ -136,17 +136,16 @@ pub fn destroy(setting: &Setting, _: &Installation, findings: &mut Findings) -> 
     setting.say(&format!("destroy: taking {} snapshots", setting.sizes.snapshots));
     let file = OpenOptions::new().write(true).open(&path)?;
     let mut pages = PageGenerator::new(Fill::Random, 22);
-    let mut sequence = Sequence::new(23);
     let mut page = [0; PAGE_BYTES as usize];
+    // The same pages each time, so that each snapshot alone has its contents of them.
+    let stride = setting.sizes.file_bytes / PAGES_BETWEEN;
     for number in 0..setting.sizes.snapshots {
-        for _ in 0..PAGES_BETWEEN {
+        for place in (0..setting.sizes.file_bytes).step_by(stride as usize) {
             pages.fill(&mut page);
-            let place = sequence.below(setting.sizes.file_bytes / PAGE_BYTES) * PAGE_BYTES;
             std::os::unix::fs::FileExt::write_all_at(&file, &page, place)?;
         }
         mounted.create_snapshot("v", &format!("s{number}"))?;
     }
-    // Pages overwritten by the next turns only: each snapshot alone has its own few.
     let middle = format!("s{}", setting.sizes.snapshots / 2);
     let before = (mounted.taken()?, mounted.figure("stored_bytes")?);
     let shown = mounted.json(&["snapshot", "show", &format!("v@{middle}")])?;
