@@ -94,6 +94,7 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
             Some("raise the quota with `stillpoint volume quota`, or free room in it")
         }
         ErrorKind::Corrupt => Some("see what is affected with `stillpoint store scrub`"),
+        ErrorKind::NotAllowed => Some("run as root, or as the store's owner; only root can mount"),
         ErrorKind::Poisoned => Some("unmount the store, look at the host's disk, and mount again"),
         _ => None,
     }

@@ -133,7 +133,7 @@ impl StoreInner {
         let (bytes, dead) = self.dead_bytes();
         let free = self.shared.free_bytes.load(Ordering::Relaxed);
         let short = free < bytes / 8 && dead > bytes / 20;
-        if dead < (64 << 20) && !short || dead * 4 < bytes && !short {
+        if !short && (dead < (64 << 20) || dead * 4 < bytes) {
             return;
         }
         for _ in 0..4 {
