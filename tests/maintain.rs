@@ -1,5 +1,7 @@
 //! Collection, scrub and check over simulated storage.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use stillpoint::base::sim::SimStorage;

@@ -1,5 +1,7 @@
 //! The store as a library: volumes, snapshots and clones over simulated storage.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use stillpoint::base::sim::SimStorage;
