@@ -284,6 +284,10 @@ impl StoreInner {
         self.shared.full.store(false, Ordering::Relaxed);
         self.restore_reserve();
         self.refresh_space();
+        if self.shared.options.background && !serial.condemned.is_empty() && self.shared.is_short_of_space() {
+            // The next checkpoint gives these segments back.
+            self.shared.request_checkpoint(None);
+        }
         Ok(())
     }
 

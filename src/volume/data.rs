@@ -156,14 +156,15 @@ impl View {
     /// Waits for memory and refuses what the host has no space for. Without locks.
     pub(crate) fn make_room(&self, bytes: u64) -> Result<()> {
         self.shared.wait_for_room(bytes)?;
-        if !self.shared.has_space(self.id, bytes) {
-            // What is promised is counted before compression and deduplication: a checkpoint gives the real figure.
-            self.shared.checkpoint_now()?;
-            if !self.shared.has_space(self.id, bytes) {
-                return Err(super::shared::no_space());
+        // What is promised is counted before compression and deduplication: a checkpoint gives the real figure. The
+        // one after it gives back the segments that the first found dead.
+        for _ in 0..2 {
+            if self.shared.has_space(self.id, bytes) {
+                return Ok(());
             }
+            self.shared.checkpoint_now()?;
         }
-        Ok(())
+        if self.shared.has_space(self.id, bytes) { Ok(()) } else { Err(super::shared::no_space()) }
     }
 
     fn check_quota(&self, bytes: u64) -> Result<()> {

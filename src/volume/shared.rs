@@ -162,6 +162,11 @@ impl Shared {
         let promised = self.dirty_bytes() + bytes;
         promised + promised / 2 <= self.free_for(view)
     }
+
+    /// Whether so little is left that what is dead must be given back at once.
+    pub(crate) fn is_short_of_space(&self) -> bool {
+        self.dirty_bytes() + self.options.segment_bytes > self.free_bytes.load(Ordering::Relaxed)
+    }
 }
 
 pub(crate) fn no_space() -> Error {

@@ -142,7 +142,12 @@ impl View {
             Err(error) if error.kind() == ErrorKind::NoSpace => {}
             result => result?,
         }
-        self.changing_now(body)
+        let result = self.changing_now(body);
+        if self.shared.options.background && self.shared.is_short_of_space() {
+            // What was removed comes back by checkpoints, and writers need it now.
+            self.shared.request_checkpoint(None);
+        }
+        result
     }
 
     /// As `changing`, without waiting for room: for callers that hold the gate already.
