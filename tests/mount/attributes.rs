@@ -175,3 +175,29 @@ fn modes_stay_within_the_umask() {
         assert_eq!(errno(chown(root.join("absent"), Some(1), None)), Errno::NOENT);
     });
 }
+
+#[test]
+fn a_quota_shows_in_statistics_and_stops_writers() {
+    in_each_mode(|fixture, root| {
+        let quota = 8 << 20;
+        fixture.store.set_quota("v", Some(Some(quota)), None).unwrap();
+        let space = rustix::fs::statvfs(root).unwrap();
+        assert_eq!(space.f_blocks * space.f_frsize, quota);
+        let path = root.join("f");
+        // Bytes that do not compress, and no two pages alike.
+        let mut state = 1u64;
+        let content: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .take(16 << 20)
+        .collect();
+        let written = fs::write(&path, &content).and_then(|()| fs::File::open(&path)?.sync_all());
+        assert_eq!(errno(written), Errno::DQUOT);
+        fs::remove_file(&path).unwrap();
+        fixture.store.checkpoint().unwrap();
+        fs::write(root.join("small"), &content[..1 << 20]).unwrap();
+        fs::File::open(root.join("small")).unwrap().sync_all().unwrap();
+        assert_eq!(fs::read(root.join("small")).unwrap(), &content[..1 << 20]);
+    });
+}
