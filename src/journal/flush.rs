@@ -33,6 +33,18 @@ impl Shared {
         Ok(())
     }
 
+    pub(super) fn commit_if_idle(&self, seq: Seq) -> Result<bool> {
+        let mut state = self.state.lock();
+        if state.is_durable(seq)? {
+            return Ok(true);
+        }
+        if state.flushing {
+            return Ok(false);
+        }
+        state = self.flush(state);
+        state.is_durable(seq)
+    }
+
     pub(super) fn on_durable(&self, seq: Seq, done: Done) {
         let mut state = self.state.lock();
         match state.is_durable(seq) {

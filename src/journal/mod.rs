@@ -105,6 +105,12 @@ impl Journal {
         self.shared.commit(seq)
     }
 
+    /// Makes the record durable if no flush is under way; false when one is: then `on_durable` waits without
+    /// blocking. It saves the two context switches of handing over.
+    pub fn commit_if_idle(&self, seq: Seq) -> Result<bool> {
+        self.shared.commit_if_idle(seq)
+    }
+
     /// As `commit`, telling `done` from the committer thread; inline when already durable or non-threaded.
     pub fn on_durable(&self, seq: Seq, done: Done) {
         self.shared.on_durable(seq, done);

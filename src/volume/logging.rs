@@ -38,7 +38,10 @@ impl View {
         }
         match self.plan_sync(ino) {
             Ok(Plan::Wait(seq)) => match self.shared.journal() {
-                Ok(journal) => journal.on_durable(seq, done),
+                Ok(journal) => match journal.commit_if_idle(seq) {
+                    Ok(false) => journal.on_durable(seq, done),
+                    settled => done(settled.map(|_| ())),
+                },
                 Err(error) => done(Err(error)),
             },
             Ok(Plan::Checkpoint) if self.shared.options.background => {
