@@ -87,8 +87,8 @@ pub(crate) fn tune(directory: &Path, read_ahead_kib: u32, dirty_percent: u8) {
     let device = format!("/sys/class/bdi/{}:{}", major(status.st_dev), minor(status.st_dev));
     for (name, value) in [
         ("read_ahead_kb", read_ahead_kib.to_string()),
+        // Still enforced strictly: otherwise gigabytes may wait in the cache when a snapshot has to flush it.
         ("max_ratio", dirty_percent.to_string()),
-        ("strict_limit", "0".to_owned()),
     ] {
         let path = format!("{device}/{name}");
         if let Err(error) = fs::write(&path, &value) {

@@ -15,8 +15,8 @@ pub struct MountOptions {
     pub read_only: bool,
     /// How far the kernel reads ahead of a sequential reader.
     pub read_ahead_kib: u32,
-    /// The part of the host's limit of dirty pages that the mount may take, in percent. The kernel's default
-    /// for FUSE is 1, enforced strictly, which stops a bulk load every few MiB.
+    /// The part of the host's limit of dirty pages that the mount may take, in percent: what a snapshot may have
+    /// to flush. The kernel's default for FUSE is 1, which stops a bulk load every few MiB.
     pub dirty_percent: u8,
 }
 

@@ -6,13 +6,14 @@
 mod convert;
 mod replies;
 mod requests;
+mod run;
 
 use crate::counters::Counters;
 use crate::filesystem::FileSystem;
 use crate::options::MountOptions;
 use crate::types::NodeId;
 use fuser::{BackgroundSession, Config, INodeNo, Session, SessionACL};
-use requests::Requests;
+use run::Requests;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,7 +41,7 @@ pub(crate) fn start<F: FileSystem>(
     config.n_threads = Some(options.event_loops);
     config.clone_fd = true;
     let requests = Requests::new(filesystem, counters, options.writeback);
-    let notifier = requests.notifier();
+    let notifier = requests.notifier_slot();
     let session = Session::from_fd(requests, device, SessionACL::All, config)?.spawn()?;
     // Nobody else sets it.
     let _ = notifier.set(session.notifier());

@@ -1,7 +1,7 @@
 //! Small pieces of requests and replies shared by their handlers.
 
 use super::convert::{errno, file_attr, file_type};
-use super::requests::GENERATION;
+use super::run::GENERATION;
 use crate::filesystem::{Answer, DirectorySink};
 use crate::types::{Caching, Caller, Listed, Opened, SpaceMode, Timed};
 use fuser::{
