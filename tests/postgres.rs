@@ -6,7 +6,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use common::postgres::{Server, make_cluster};
 use common::{Fixture, Run, mounts_below, stillpoint};
@@ -97,6 +97,27 @@ fn the_demo_shows_two_servers_and_leaves_nothing() {
     }
     let rows = |server: &str| report[server]["history_rows"].as_u64().unwrap();
     assert!(rows("clone") >= 100 && rows("clone") <= rows("source"), "{report}");
+    assert!(!folder.exists());
+    assert_eq!(mounts_below(fixture.folder.path()).len(), 0);
+}
+
+#[test]
+fn a_kept_demo_runs_until_its_own_words_clean_it_up() {
+    let fixture = Fixture::new();
+    let folder = fixture.path("demo");
+    let run = Run::of(stillpoint().args(["demo", "--scale", "1", "--keep", "--dir"]).arg(&folder));
+    assert_eq!(run.status, 0, "{run:?}");
+    let after = |label: &str| {
+        let line = run.stdout.lines().find_map(|line| line.trim().strip_prefix(label));
+        line.unwrap_or_else(|| panic!("{label} is not in {run:?}")).trim().to_owned()
+    };
+    for server in ["source:", "clone:"] {
+        let query = format!("{} -Atc 'SELECT count(*) FROM pgbench_accounts'", after(server));
+        let answer = Run::of(Command::new("sh").args(["-c", &query]));
+        assert_eq!(answer.stdout.trim(), "100000", "{answer:?}");
+    }
+    let cleaned = Run::of(Command::new("sh").args(["-c", &after("clean up:")]));
+    assert_eq!(cleaned.status, 0, "{cleaned:?}");
     assert!(!folder.exists());
     assert_eq!(mounts_below(fixture.folder.path()).len(), 0);
 }

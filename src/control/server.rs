@@ -28,6 +28,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// The listening socket and its threads; `stop` ends them.
 pub struct Server {
     shared: Arc<Shared>,
+    listener: Arc<UnixListener>,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -67,19 +68,23 @@ impl Server {
             stopping: AtomicBool::new(false),
             connections: Mutex::new(HashMap::new()),
         });
-        let accepting = Arc::clone(&shared);
+        let listener = Arc::new(listener);
+        let (accepting, listening) = (Arc::clone(&shared), Arc::clone(&listener));
         let acceptor = thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept(&listener, &accepting))
+            .spawn(move || accept(&listening, &accepting))
             .map_err(|e| Error::io("start", "the control thread", e))?;
-        Ok(Self { shared, acceptor: Some(acceptor) })
+        Ok(Self { shared, listener, acceptor: Some(acceptor) })
     }
 
     /// Removes the socket, lets every request that runs finish and be answered, and ends the threads.
     pub fn stop(mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor, which sees the flag.
-        drop(with_short_path(&self.shared.store, |path| UnixStream::connect(path)));
+        // Wakes the acceptor, which sees the flag, even if the socket's name is gone.
+        if let Err(e) = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both) {
+            tracing::error!("cannot wake the control thread: {e}");
+            return;
+        }
         if let Some(acceptor) = self.acceptor.take()
             && acceptor.join().is_err()
         {
@@ -231,6 +236,14 @@ mod tests {
         server.stop();
         assert!(Client::connect(&store).unwrap().is_none());
         assert!(client.perform(&Request::Status, &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn it_stops_when_its_folder_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(folder.path(), Arc::new(Fake)).unwrap();
+        drop(folder);
+        server.stop();
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 pub mod postgres;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program under test.
+/// The program under test: the one built with it, or that of the environment's `STILLPOINT`.
 pub fn stillpoint() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stillpoint"));
+    let built = OsString::from(env!("CARGO_BIN_EXE_stillpoint"));
+    let mut command = Command::new(std::env::var_os("STILLPOINT").unwrap_or(built));
     command.env_remove("STILLPOINT_STORE").env_remove("STILLPOINT_LOG").stdin(Stdio::null());
     command
 }
@@ -137,8 +138,11 @@ impl Fixture {
         if !purpose.starts_with("stillpoint mount") {
             return None;
         }
-        let pid = Pid::from_raw(pid.parse().ok()?)?;
-        rustix::process::test_kill_process(pid).ok().map(|()| pid)
+        // The number of one that was killed may be another's by now.
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let store = self.store_path();
+        let ours = command.split(|byte| *byte == 0).any(|word| word == store.as_os_str().as_encoded_bytes());
+        ours.then(|| Pid::from_raw(pid.parse().unwrap()).unwrap())
     }
 
     /// Kills the mounting process as a crash would.

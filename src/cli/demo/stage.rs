@@ -226,14 +226,16 @@ impl Stage {
                 self.password, server.port
             )
         };
+        let pids = format!("{} {}", source.pid(), clone.pid());
+        let program = std::env::current_exe().unwrap_or_else(|_| "stillpoint".into());
+        let program = program.display();
         output.text(&format!(
             "\nBoth servers are left running.\n  source:   {}\n  clone:    {}\n  store:    export STILLPOINT_STORE={}\n  \
-             clean up: kill -INT {} {}; stillpoint unmount {}; rm -r {}\n",
+             clean up: kill -INT {pids}; while kill -0 {pids} 2>/dev/null; do sleep 0.1; done; \
+             {program} unmount {} && rm -r {}\n",
             connect(source),
             connect(clone),
             self.store().display(),
-            source.pid(),
-            clone.pid(),
             self.mount_folder().display(),
             self.folder.display(),
         ))
