@@ -116,11 +116,11 @@ pub enum XattrMode {
     Replace,
 }
 
-/// How a file is opened, from the open flags.
+/// How a file is opened, from the open flags. `O_TRUNC` is not among them: the kernel truncates by a request of its
+/// own, after it has refused to truncate a program that is running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenRequest {
     pub write: bool,
-    pub truncate: bool,
     pub exclusive: bool,
     pub direct: bool,
     /// `O_SYNC` or `O_DSYNC`.

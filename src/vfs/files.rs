@@ -5,7 +5,7 @@ use super::node::Node;
 use super::privilege::may_keep;
 use super::tree::Vfs;
 use crate::base::ErrorKind;
-use crate::volume::{AllocateMode, Attributes, FileKind, Ino, SeekTarget, SetAttributes, View};
+use crate::volume::{AllocateMode, FileKind, Ino, SeekTarget, View};
 use std::sync::Arc;
 use stillpoint_fuse::{
     Answer, Caching, Caller, Copy, Done, Durability, Entry, Errno, Files, NewNode, NodeId, OpenRequest,
@@ -24,7 +24,7 @@ impl Files for Vfs {
             false => Purpose::Read,
         };
         self.open.reserve(view.id(), ino, purpose).ok_or(Errno::NOENT)?;
-        self.open_reserved(&view, ino, caller, request, purpose).inspect_err(|_| {
+        self.open_reserved(&view, ino, request, purpose).inspect_err(|_| {
             self.let_go(&view, ino, purpose);
         })
     }
@@ -145,7 +145,6 @@ impl Vfs {
         &self,
         view: &Arc<View>,
         ino: Ino,
-        caller: Caller,
         request: OpenRequest,
         purpose: Purpose,
     ) -> Answer<Opened> {
@@ -155,24 +154,11 @@ impl Vfs {
             FileKind::Directory => return Err(Errno::ISDIR),
             _ => return Err(Errno::OPNOTSUPP),
         }
-        if view.is_read_only() && (request.write || request.truncate) {
+        if view.is_read_only() && request.write {
             return Err(Errno::ROFS);
         }
         let privileged = request.write && self.is_privileged(view, &found)?;
-        if request.truncate {
-            self.truncate(view, &found, privileged && !may_keep(caller.uid))?;
-        }
         Ok(self.add_handle(view, ino, request, purpose, privileged))
-    }
-
-    fn truncate(&self, view: &Arc<View>, before: &Attributes, clear: bool) -> Answer<()> {
-        if clear {
-            self.clear_privileges(view, before.ino)?;
-        }
-        let now = super::attributes::now(self.clock.as_ref());
-        let set = SetAttributes { size: Some(0), modified: Some(now), ..SetAttributes::default() };
-        view.set_attributes(before.ino, &set).map_err(|error| self.errno(&error))?;
-        Ok(())
     }
 
     fn add_handle(

@@ -222,3 +222,19 @@ fn a_directory_is_not_written() {
         assert_eq!(errno(fs::read(root)), Errno::ISDIR);
     });
 }
+
+#[test]
+fn a_running_program_is_not_truncated() {
+    in_each_mode(|_, root| {
+        let path = root.join("program");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let mut running = Command::new(&path).arg("30").spawn().unwrap();
+        for flags in [OFlags::WRONLY, OFlags::RDWR, OFlags::RDONLY | OFlags::TRUNC] {
+            assert_eq!(rustix::fs::open(&path, flags, Mode::empty()).unwrap_err(), Errno::TXTBSY);
+        }
+        assert!(running.try_wait().unwrap().is_none(), "it died");
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), fs::read("/bin/sleep").unwrap());
+    });
+}

@@ -105,7 +105,6 @@ pub(super) fn open_request(flags: i32) -> OpenRequest {
     let access = flags & OFlags::RWMODE;
     OpenRequest {
         write: access == OFlags::WRONLY || access == OFlags::RDWR,
-        truncate: flags.contains(OFlags::TRUNC),
         exclusive: flags.contains(OFlags::EXCL),
         direct: flags.contains(OFlags::DIRECT),
         sync: flags.intersects(OFlags::SYNC | OFlags::DSYNC),
@@ -133,7 +132,7 @@ mod tests {
         let flags = OFlags::RDWR | OFlags::DSYNC | OFlags::DIRECT;
         let request = open_request(flags.bits().cast_signed());
         assert!(request.write && request.sync && request.direct);
-        assert!(!request.truncate && !request.exclusive);
+        assert!(!request.exclusive);
         assert!(!open_request(0).write);
     }
 }

@@ -28,8 +28,8 @@ const SEEK_HOLE: i32 = 4;
 
 impl<F: FileSystem> fuser::Filesystem for Requests<F> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_DO_READDIRPLUS
+        // Not FUSE_ATOMIC_O_TRUNC: with it a running program is truncated before the open is refused.
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_PARALLEL_DIROPS
