@@ -35,8 +35,8 @@ pub trait Metadata {
     fn statistics(&self, node: NodeId) -> Answer<Statistics>;
     fn xattr(&self, node: NodeId, name: &[u8]) -> Answer<Vec<u8>>;
     fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], mode: XattrMode) -> Answer<()>;
-    /// The names, without terminators.
-    fn list_xattrs(&self, node: NodeId) -> Answer<Vec<Vec<u8>>>;
+    /// The names that the caller may see, without terminators.
+    fn list_xattrs(&self, caller: Caller, node: NodeId) -> Answer<Vec<Vec<u8>>>;
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Answer<()>;
 }
 

@@ -68,7 +68,7 @@ impl Metadata for OneFile {
         Err(Errno::OPNOTSUPP)
     }
 
-    fn list_xattrs(&self, _: NodeId) -> Answer<Vec<Vec<u8>>> {
+    fn list_xattrs(&self, _: Caller, _: NodeId) -> Answer<Vec<Vec<u8>>> {
         Ok(Vec::new())
     }
 

@@ -379,10 +379,11 @@ impl<F: FileSystem> fuser::Filesystem for Requests<F> {
         self.run_xattr(Opcode::GetXattr, size, reply, |fs| fs.xattr(ino.0, name.as_bytes()));
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = caller(req);
         self.run_xattr(Opcode::ListXattrs, size, reply, |fs| {
             let mut list = Vec::new();
-            for name in fs.list_xattrs(ino.0)? {
+            for name in fs.list_xattrs(caller, ino.0)? {
                 list.extend_from_slice(&name);
                 list.push(0);
             }
