@@ -105,7 +105,8 @@ pub fn run(setting: &Setting, _: &Installation, findings: &mut Findings) -> anyh
         line.raise(count, &mut || grown.touch())?;
         let (of_base, of_grown) = compare(setting, &base, &grown, &mut line, count)?;
         findings.note(SECTION, described(&of_base, &of_grown, &format!("{count} of each")));
-        if count == MANY || (setting.arguments.quick && count > 1) {
+        let most = setting.arguments.quick && setting.sizes.counts.last() == Some(&count);
+        if count == MANY || most {
             let detail = described(&of_base, &of_grown, &format!("{count} of each"));
             findings.add("lineage-count", growth(&of_base, &of_grown), detail);
         }
