@@ -120,9 +120,11 @@ fn a_batch_of_another_journal_is_not_taken() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
+    // Two at most: three can hit the heads of the second flush and of both batches after it, which leaves nothing
+    // that tells the rest from a tail never written.
     #[test]
     fn any_flipped_bits_end_in_an_error_or_a_prefix(
-        places in prop::collection::vec((0_u64..256 << 10, 0_u32..8), 1..4),
+        places in prop::collection::vec((0_u64..256 << 10, 0_u32..8), 1..3),
         near in any::<bool>(),
     ) {
         let (storage, start, records) = written();
