@@ -92,6 +92,10 @@ pub enum Operation {
     DestroySnapshot(u8, u8),
     Clone(u8, u8, u8),
     Hold(u8, u8, bool),
+    /// Gives space back: segments of which this share is dead are rewritten.
+    Collect(u8),
+    /// Recounts references and verifies every block.
+    Check,
     /// Closes and opens.
     Reopen,
     /// Makes all durable, then the host stops.
@@ -99,7 +103,7 @@ pub enum Operation {
         checkpoint: bool,
         seed: u64,
     },
-    /// The host stops in one of the next writes of a sync, a checkpoint or a snapshot.
+    /// The host stops in one of the next writes of a sync, a checkpoint or a collection.
     Crash {
         within: u8,
         during: u8,

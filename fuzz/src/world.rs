@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stillpoint::base::sim::Landing;
 use stillpoint::base::{Result, SeededRandom, SimClock, SimStorage};
+use stillpoint::maintain::{CollectOptions, ScrubOptions, check, collect, scrub};
 use stillpoint::volume::{
     AllocateMode, CreateOptions, Environment, FileKind, Ino, NewNode, OpenOptions, Owner, ROOT_INO,
     RenameMode, SeekTarget, SetAttributes, Store, Timestamp, View, XattrMode,
@@ -92,6 +93,8 @@ impl World {
             Operation::DestroySnapshot(volume, name) => self.destroy_snapshot(*volume, *name),
             Operation::Clone(volume, snapshot, new) => self.clone_snapshot(*volume, *snapshot, *new),
             Operation::Hold(volume, snapshot, hold) => self.hold(*volume, *snapshot, *hold),
+            Operation::Collect(percent) => self.collect(*percent).unwrap(),
+            Operation::Check => self.check(),
             Operation::Reopen => {
                 self.store.close().unwrap();
                 self.open();
@@ -110,6 +113,7 @@ impl World {
     /// Everything is as the model says; and when all is destroyed, nothing is left in use.
     pub fn finish(mut self) {
         self.verify();
+        self.check();
         for (name, volume) in std::mem::take(&mut self.volumes) {
             for held in &volume.held {
                 self.store.release(&name, held, "tag").unwrap();
@@ -120,6 +124,8 @@ impl World {
         self.store.checkpoint().unwrap();
         let stats = self.store.stats().unwrap();
         assert_eq!((stats.live_bytes, stats.logical_bytes, stats.dirty_bytes), (0, 0, 0), "{stats:?}");
+        self.collect(1).unwrap();
+        assert_eq!(self.store.stats().unwrap().segments, 0);
         self.store.close().unwrap();
     }
 
@@ -144,15 +150,29 @@ impl World {
         if checkpoint { self.store.checkpoint() } else { Ok(()) }
     }
 
+    fn collect(&self, percent: u8) -> Result<()> {
+        let options = CollectOptions { dead_percent: u64::from(percent % 100) };
+        collect(&self.store, &options, &mut ()).map(drop)
+    }
+
+    fn check(&self) {
+        let report = check(&self.store, &mut |_| {}).unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
+        let options = ScrubOptions { bytes_per_second: None };
+        let report = scrub(&self.store, &options, &mut ()).unwrap();
+        assert!(report.findings.is_empty() && report.damaged == 0, "{report:?}");
+    }
+
     /// A crash with changes not synced: what is found must be sound, snapshots and names of volumes unchanged.
     fn crash(&mut self, within: u8, during: u8, seed: u64) {
         self.storage.crash_at(self.storage.operations() + u64::from(within));
         let _ = match during % 3 {
             0 => self.sync_all(false),
             1 => self.store.checkpoint(),
-            _ => self.sync_all(true),
+            _ => self.collect(1),
         };
         self.restart(seed);
+        self.check();
         self.verify_snapshots();
         for (name, volume) in &mut self.volumes {
             volume.tree = read_tree(&self.store.volume(name).unwrap(), name);
