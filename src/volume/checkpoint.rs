@@ -308,7 +308,7 @@ impl StoreInner {
     }
 
     /// Committed segments that nothing refers to; the next checkpoint drops them.
-    fn dead_segments(&self) -> Vec<u32> {
+    pub(crate) fn dead_segments(&self) -> Vec<u32> {
         let open = self.shared.trees.blocks.open_segment();
         let infos = self.shared.trees.blocks.segments();
         let refs = self.shared.trees.refs.lock();

@@ -29,7 +29,7 @@ impl Store {
     /// otherwise.
     pub fn end_sparse_segment(&self, dead_percent: u64) {
         // No checkpoint appends meanwhile.
-        let _serial = self.inner.serial.lock();
+        let mut serial = self.inner.serial.lock();
         let blocks = &self.inner.shared.trees.blocks;
         let Some(open) = blocks.open_segment() else { return };
         let Some(info) = blocks.segments().into_iter().find(|info| info.id == open) else { return };
@@ -37,6 +37,8 @@ impl Store {
         let live = used.live_bytes + u64::from(used.live_slots) * ENTRY_BYTES as u64;
         if info.bytes.saturating_sub(live) * 100 >= info.bytes * dead_percent.max(1) {
             blocks.end_open_segment();
+            // If nothing in it is live, a checkpoint that has nothing else to do must drop it all the same.
+            serial.condemned = self.inner.dead_segments();
         }
     }
 
