@@ -41,6 +41,20 @@ fn a_commit_is_one_write_and_one_sync() {
 }
 
 #[test]
+fn an_idle_journal_commits_in_the_caller() {
+    let (storage, start) = created(1 << 20);
+    let (journal, _) = reopen(&storage, start, THREADED).unwrap();
+    let seq = append(&journal, b"x");
+    assert!(journal.commit_if_idle(seq).unwrap());
+    assert!(journal.commit_if_idle(seq).unwrap());
+    assert_eq!((journal.last_durable(), journal.counters().fsyncs), (seq, 1));
+    assert_eq!(journal.commit_if_idle(Seq(9)).unwrap_err().kind(), ErrorKind::Invalid);
+    storage.inject(Fault::once(FaultOn::Sync, 0, FaultError::Io));
+    let lost = append(&journal, b"lost");
+    assert_eq!(journal.commit_if_idle(lost).unwrap_err().kind(), ErrorKind::Poisoned);
+}
+
+#[test]
 fn a_position_stands_while_earlier_records_are_in_memory() {
     let (storage, start) = created(1 << 20);
     let (journal, _) = reopen(&storage, start, INLINE).unwrap();
