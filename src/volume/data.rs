@@ -118,6 +118,10 @@ impl View {
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
         check_range(offset, data.len() as u64)?;
         self.writing(ino, data.len() as u64, |change, inode| {
+            if data.is_empty() {
+                // The file does not grow to the offset.
+                return Ok(());
+            }
             change.write_pages(ino, offset, data)?;
             inode.size = inode.size.max(offset + data.len() as u64);
             Ok(())
