@@ -319,7 +319,11 @@ impl StoreInner {
         if self.closed.swap(true, Ordering::AcqRel) || self.shared.options.read_only {
             return Ok(());
         }
-        let result = if self.shared.failed.get().is_some() { Ok(()) } else { self.checkpoint_now() };
+        let mut result = self.checkpoint_now();
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::NoSpace) {
+            // What a full host has no segments for may still fit the journal.
+            result = self.flush_views();
+        }
         {
             let mut requests = self.shared.requests.lock();
             requests.stop = true;
@@ -328,13 +332,16 @@ impl StoreInner {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        let result = match self.shared.journal() {
-            // What the checkpoint could not store is in the journal then, if that works.
-            Ok(journal) => result.or(journal.shut_down()),
-            Err(_) => result,
-        };
+        if let Ok(journal) = self.shared.journal() {
+            result = result.and(journal.shut_down());
+        }
         self.roots.close();
         result
+    }
+
+    fn flush_views(&self) -> Result<()> {
+        let views: Vec<_> = self.catalog.lock().volumes.values().map(|entry| entry.view.clone()).collect();
+        views.iter().try_for_each(|view| view.flush())
     }
 }
 
