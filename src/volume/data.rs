@@ -8,7 +8,7 @@ use super::types::{AllocateMode, FILE_BYTES_MAX, Ino, SeekTarget};
 use super::version::{PageSource, map_root};
 use super::view::{Change, View, ViewState};
 use crate::base::{Error, ErrorKind, Result};
-use crate::format::inode::Inode;
+use crate::format::inode::{FileKind, Inode};
 use crate::format::{PAGE_SIZE, Pointer};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -335,6 +335,17 @@ impl View {
     ) -> Result<()> {
         let mut change = Change::replaying(self, state);
         change.write_page(ino, offset / PAGE, (offset % PAGE) as usize, bytes)
+    }
+
+    /// A journal record makes `ino` what `new` says. A shorter size may be durable before the data it cuts off was
+    /// logged, with the fsync of another file: what lies behind it must be zeros all the same.
+    pub(crate) fn replay_cut(&self, state: &mut ViewState, ino: Ino, new: &Inode) -> Result<()> {
+        match self.find_inode(state, ino)? {
+            Some(old) if new.size < old.size && old.kind == FileKind::File => {
+                Change::replaying(self, state).resize(ino, old, new.size).map(|_| ())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn size_of(&self, ino: Ino) -> Result<u64> {

@@ -19,7 +19,7 @@ use crate::base::{Error, ErrorKind, OpenMode, Result, Storage};
 use crate::block::{BlockStore, BlockStoreOptions, RefTable};
 use crate::format::Pointer;
 use crate::format::catalog_records::{FORMAT_VERSION, Superblock};
-use crate::format::inode::MapRoot;
+use crate::format::inode::{Inode, MapRoot};
 use crate::format::journal::Seq;
 use crate::format::log::{LogRecord, TreeChange};
 use crate::format::node::Node;
@@ -380,8 +380,11 @@ impl View {
                     for (item, value) in batch {
                         let (ino, kind, _) = key::split(&item)?;
                         state.next_ino = state.next_ino.max(ino + 1).max(super::types::FIRST_INO);
-                        if kind == key::kind::INODE && value.is_none() {
-                            state.live.forget_file(ino);
+                        if kind == key::kind::INODE {
+                            match &value {
+                                None => state.live.forget_file(ino),
+                                Some(value) => self.replay_cut(&mut state, ino, &Inode::decode(value)?)?,
+                            }
                         }
                         if kind == key::kind::MAP
                             && let Some(value) = &value
