@@ -145,8 +145,9 @@ impl View {
             self.settle_inode(state, ino, &inode);
             record.metadata(&vec![(key::inode(ino), Some(Value::from(inode.encode())))]);
         }
-        // The ranges of both, with the bytes as they are now.
-        let mut pages = std::collections::BTreeMap::new();
+        // The ranges of both, with the bytes as they are now. Ranges that do not touch stay apart: their hull could
+        // be more than what was reserved for them.
+        let mut pages: std::collections::BTreeMap<u64, Vec<(u16, u16)>> = std::collections::BTreeMap::new();
         for unlogged in [&state.frozen_unlogged, &state.unlogged] {
             let Some(file) = unlogged.files.get(&ino) else { continue };
             for (from, to) in file.cleared.iter() {
@@ -154,17 +155,23 @@ impl View {
                 pages.retain(|page, _| *page < from || *page >= to);
             }
             for (page, (from, to)) in &file.pages {
-                let hull = pages.entry(*page).or_insert((*from, *to));
-                *hull = (hull.0.min(*from), hull.1.max(*to));
+                let parts = pages.entry(*page).or_default();
+                match parts.iter_mut().find(|part| part.0 <= *to && *from <= part.1) {
+                    Some(part) => *part = (part.0.min(*from), part.1.max(*to)),
+                    None => parts.push((*from, *to)),
+                }
             }
         }
-        for (page, (from, to)) in pages {
-            let (from, to) = (usize::from(from), usize::from(to));
-            let offset = page * PAGE_SIZE as u64 + from as u64;
-            match self.page_source(state, ino, page)? {
-                PageSource::Data(data) => record.data(ino, offset, &data[from..to]),
-                PageSource::Stored(pointer) => record.share(ino, page, &pointer),
-                PageSource::Zero => record.data(ino, offset, &vec![0; to - from]),
+        for (page, parts) in pages {
+            let source = self.page_source(state, ino, page)?;
+            for (from, to) in parts {
+                let (from, to) = (usize::from(from), usize::from(to));
+                let offset = page * PAGE_SIZE as u64 + from as u64;
+                match &source {
+                    PageSource::Data(data) => record.data(ino, offset, &data[from..to]),
+                    PageSource::Stored(pointer) => record.share(ino, page, pointer),
+                    PageSource::Zero => record.data(ino, offset, &vec![0; to - from]),
+                }
             }
         }
         Ok(())
