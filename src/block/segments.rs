@@ -423,8 +423,9 @@ impl BlockStore {
         writer.created.clear();
     }
 
-    /// Forgets what was appended since the last commit; slots used are not used again in this process.
-    pub fn abandon(&self) {
+    /// Forgets what was appended since the last commit; slots used are not used again in this process. New files
+    /// are removed only if `remove_files` says that no commit can have named them.
+    pub fn abandon(&self, remove_files: bool) {
         let mut writer = self.writer.lock();
         let mut table = self.table.write();
         for id in std::mem::take(&mut writer.changed) {
@@ -437,8 +438,10 @@ impl BlockStore {
         writer.open = None;
         for file in std::mem::take(&mut writer.created) {
             self.files.remove(&file);
-            // A file that stays is removed at the next open: no record names it.
-            let _ = self.storage.remove(&file_name(file));
+            // A file that stays and that no record names is removed at the next open.
+            if remove_files {
+                let _ = self.storage.remove(&file_name(file));
+            }
         }
     }
 

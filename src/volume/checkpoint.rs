@@ -68,6 +68,11 @@ impl StoreInner {
 
     fn checkpoint_once(&self, serial: &mut Serial) -> Result<()> {
         self.shared.check_failed()?;
+        if let Some(error) = self.shared.journal()?.poisoned() {
+            // Callers were told that their changes may be lost: no later checkpoint may say otherwise.
+            self.shared.fail(&error);
+            return Err(error);
+        }
         let frozen = self.freeze_all()?;
         let clean = frozen.pending.is_empty() && frozen.dirty.is_empty() && serial.condemned.is_empty();
         if clean {
@@ -86,7 +91,8 @@ impl StoreInner {
                 Ok(())
             }
             Err(error) => {
-                self.give_up(frozen)?;
+                // Unless the host was full, the commit may have landed: its files stay until an open can tell.
+                self.give_up(frozen, error.kind() == ErrorKind::NoSpace)?;
                 Err(error)
             }
         }
@@ -94,8 +100,9 @@ impl StoreInner {
 
     /// One instant of the whole store: layers frozen, the catalog's changes taken, the journal's position.
     fn freeze_all(&self) -> Result<Frozen> {
-        // Whoever follows pointers to share blocks is done before the instant: see `View::copy_range`.
-        drop(self.shared.gate.write());
+        // Nobody is between finding a pointer to share and putting it into a layer (see `View::copy_range`): the
+        // block would be let go by a checkpoint that knows of its source's end, and not of its new user.
+        let _gate = self.shared.gate.write();
         let journal = self.shared.journal()?;
         let mut catalog = self.catalog.lock();
         let start = journal.position();
@@ -318,8 +325,8 @@ impl StoreInner {
 
     /// The checkpoint did not happen: its changes wait for the next one. Reference counts are made anew from
     /// what is durable, which no half-done work has touched.
-    fn give_up(&self, frozen: Frozen) -> Result<()> {
-        self.shared.trees.blocks.abandon();
+    fn give_up(&self, frozen: Frozen, remove_files: bool) -> Result<()> {
+        self.shared.trees.blocks.abandon(remove_files);
         let roots = {
             let mut catalog = self.catalog.lock();
             catalog.dirty.merge(frozen.dirty);
