@@ -1,6 +1,6 @@
 //! Generated operations on a store and on a plain map, compared again and again.
 //!
-//! `STILLPOINT_MODEL_SEEDS` is how many seeds to try (default 200), `STILLPOINT_MODEL_FIRST` the first one.
+//! `STILLPOINT_MODEL_SEEDS` is how many seeds to try (default 100), `STILLPOINT_MODEL_FIRST` the first one.
 
 #[path = "common/model.rs"]
 mod model;
@@ -12,7 +12,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use operations::{Mix, Operation, generate};
+use operations::{Operation, generate};
 use world::{World, new_sim};
 
 const OPERATIONS: usize = 100;
@@ -71,9 +71,9 @@ fn shrink(mut operations: Vec<Operation>) -> (Vec<Operation>, String) {
 #[test]
 fn a_store_does_what_a_map_does() {
     let first = number("STILLPOINT_MODEL_FIRST", 1);
-    let seeds = number("STILLPOINT_MODEL_SEEDS", 200);
+    let seeds = number("STILLPOINT_MODEL_SEEDS", 100);
     for seed in first..first + seeds {
-        let operations = generate(seed, Mix { operations: OPERATIONS, reopens: true });
+        let operations = generate(seed, OPERATIONS);
         if let Some(message) = outcome(&operations) {
             println!("seed {seed}: {message}");
             let (operations, message) = shrink(operations);

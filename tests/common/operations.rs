@@ -131,23 +131,15 @@ pub enum Operation {
     Reopen,
 }
 
-/// How sequences are made.
-#[derive(Clone, Copy)]
-pub struct Mix {
-    pub operations: usize,
-    /// Reopening and collecting, which only a store without crash points around it can do.
-    pub reopens: bool,
-}
-
 /// The sequence of a seed.
-pub fn generate(seed: u64, mix: Mix) -> Vec<Operation> {
+pub fn generate(seed: u64, operations: usize) -> Vec<Operation> {
     let dice = Dice(SeededRandom::new(seed.wrapping_mul(0x9E37_79B9).wrapping_add(77)));
     let mut out = vec![
         Operation::CreateVolume { name: 0 },
         Operation::Create { at: At { volume: 0, inode: 0 }, name: 0, kind: Kind::File },
         Operation::Create { at: At { volume: 0, inode: 0 }, name: 1, kind: Kind::Directory },
     ];
-    out.extend((0..mix.operations).map(|_| dice.operation(mix)));
+    out.extend((0..operations).map(|_| dice.operation()));
     out
 }
 
@@ -195,7 +187,7 @@ impl Dice {
         self.below(40) as u32
     }
 
-    fn operation(&self, mix: Mix) -> Operation {
+    pub fn operation(&self) -> Operation {
         match self.below(100) {
             0..=54 => self.data(),
             55..=79 => self.names(),
@@ -204,8 +196,8 @@ impl Dice {
                 _ => Operation::SyncFile { at: self.at() },
             },
             89..=96 => self.catalog(),
-            97 if mix.reopens => Operation::Reopen,
-            98 if mix.reopens => Operation::Collect,
+            97 => Operation::Reopen,
+            98 => Operation::Collect,
             _ => Operation::Checkpoint,
         }
     }

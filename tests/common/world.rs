@@ -17,6 +17,7 @@ use super::operations::{At, Kind, Operation, Pick, fill_bytes};
 /// A volume and its snapshots, as they must be.
 #[derive(Clone)]
 pub struct VolumeModel {
+    pub id: ViewId,
     pub tree: Tree,
     pub snapshots: BTreeMap<String, Tree>,
 }
@@ -393,8 +394,8 @@ impl World {
                 if expected == Err(ErrorKind::Unsupported) {
                     return Ok(Acknowledged::Nothing);
                 }
-                if agree(self.store.create_volume(&named(name)), expected)?.is_some() {
-                    let new = VolumeModel { tree: Tree::new(), snapshots: BTreeMap::new() };
+                if let Some(view) = agree(self.store.create_volume(&named(name)), expected)? {
+                    let new = VolumeModel { id: view.id(), tree: Tree::new(), snapshots: BTreeMap::new() };
                     self.model.volumes.insert(named(name), new);
                     return Ok(Acknowledged::Volume(named(name)));
                 }
@@ -454,10 +455,10 @@ impl World {
                 if expected == Err(ErrorKind::Unsupported) {
                     return Ok(Acknowledged::Nothing);
                 }
-                if agree(self.store.create_clone(&volume, &snapshot, &new), expected)?.is_some() {
+                if let Some(view) = agree(self.store.create_clone(&volume, &snapshot, &new), expected)? {
                     let mut tree = self.model.volumes[&volume].snapshots[&snapshot].clone();
                     tree.forget_all_orphans();
-                    let clone = VolumeModel { tree, snapshots: BTreeMap::new() };
+                    let clone = VolumeModel { id: view.id(), tree, snapshots: BTreeMap::new() };
                     self.model.volumes.insert(new.clone(), clone);
                     return Ok(Acknowledged::Volume(new));
                 }
