@@ -86,7 +86,7 @@ fn check_growth(store: &Store, model: &mut Model) -> Result<(), String> {
     for (name, volume) in &mut model.volumes {
         let view = store.volume(name).map_err(|error| format!("{error:?}"))?;
         for ino in volume.tree.inos(|node| matches!(node.body, model::Body::File(_))) {
-            let file = volume.tree.file_mut(ino).unwrap();
+            let file = volume.tree.file_mut(ino).ok_or("the model lost a file")?;
             let (old, new) = (file.size, file.size + 3 * model::PAGE);
             let set = SetAttributes { size: Some(new), ..SetAttributes::default() };
             view.set_attributes(ino, &set).map_err(|error| format!("{error:?}"))?;
@@ -124,7 +124,7 @@ fn explore(
     window: Window,
     seed: u64,
 ) -> Result<(), String> {
-    let again = (seed % 8 == 0).then_some(seed / 8);
+    let again = seed.is_multiple_of(8).then_some(seed / 8);
     let result = catch_unwind(AssertUnwindSafe(|| {
         let (sim, store) = open_again(&image.after_crash(landing), again)?;
         let model = history.judge(&store, window)?;
