@@ -86,7 +86,7 @@ fn check_growth(store: &Store, model: &mut Model) -> Result<(), String> {
     for (name, volume) in &mut model.volumes {
         let view = store.volume(name).map_err(|error| format!("{error:?}"))?;
         for ino in volume.tree.inos(|node| matches!(node.body, model::Body::File(_))) {
-            let file = volume.tree.file_mut(ino).ok_or("the model lost a file")?;
+            let file = volume.tree.file_mut(ino).map_err(|kind| format!("the model: {kind:?}"))?;
             let (old, new) = (file.size, file.size + 3 * model::PAGE);
             let set = SetAttributes { size: Some(new), ..SetAttributes::default() };
             view.set_attributes(ino, &set).map_err(|error| format!("{error:?}"))?;
