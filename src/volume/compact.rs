@@ -1,14 +1,15 @@
-//! Compaction: what is live of sparse segments is copied into one new file, and the old files go.
+//! Compaction: what is live of sparse segments is copied into new files, and the old files go.
 //!
 //! Places are logical, so no tree changes. Order: copy and sync; commit the new records; put them into the table
-//! while nobody follows pointers; remove the old files. A crash before the commit leaves a file that no record
-//! names, after it one or more: the next open removes them.
+//! while nobody follows pointers; remove the old files. A crash on either side of the commit leaves files that no
+//! record names: the next open removes them.
 
 use std::sync::atomic::Ordering;
 
 use super::roots::RootsChange;
 use super::store::{Store, StoreInner};
 use crate::base::{Error, ErrorKind, Result};
+use crate::block::Rewritten;
 use crate::format::segment::{DIRECTORY_HEAD, ENTRY_BYTES};
 
 /// Live bytes that one step copies, at most: it bounds how long a checkpoint waits.
@@ -57,20 +58,30 @@ impl StoreInner {
             return Ok(None);
         }
         let trees = &self.shared.trees;
-        let live = |place| trees.refs.lock().count(place) > 0;
-        let rewritten = match trees.blocks.rewrite(&victims, &live) {
-            Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
-                trees.blocks.rewrite(&victims, &live)?
+        let mut new_files = Vec::with_capacity(victims.len());
+        let mut change = RootsChange::default();
+        let mut copied_bytes = 0;
+        for victim in &victims {
+            match self.rewrite(*victim) {
+                Ok(rewritten) => {
+                    new_files.push(rewritten.file);
+                    copied_bytes += rewritten.bytes;
+                    change.segments.extend(rewritten.records);
+                }
+                Err(error) => {
+                    trees.blocks.remove_files(&new_files)?;
+                    return Err(error);
+                }
             }
-            result => result?,
-        };
+        }
         let (_, next_segment, next_file) = trees.blocks.changes();
         let superblock =
             crate::format::catalog_records::Superblock { next_segment, next_file, ..serial.superblock };
-        let change = RootsChange { segments: rewritten.records.clone(), ..RootsChange::default() };
         if let Err(error) = self.roots.commit(&superblock, &change) {
-            // Whether the commit landed is not known: only an open can tell.
-            if error.kind() != ErrorKind::NoSpace {
+            if error.kind() == ErrorKind::NoSpace {
+                trees.blocks.remove_files(&new_files)?;
+            } else {
+                // Whether the commit landed is not known: only an open can tell.
                 self.shared.fail(&error);
             }
             return Err(error);
@@ -78,20 +89,36 @@ impl StoreInner {
         serial.superblock = superblock;
         let files = {
             let _gate = self.shared.gate.write();
-            trees.blocks.install(rewritten.records)
+            trees.blocks.install(change.segments)
         };
         trees.blocks.remove_files(&files)?;
         self.refresh_space();
         self.shared.room.notify_all();
         Ok(Some(CompactStep {
             segments: victims.len() as u64,
-            copied_bytes: rewritten.bytes,
-            freed_bytes: old_bytes.saturating_sub(rewritten.bytes),
+            copied_bytes,
+            freed_bytes: old_bytes.saturating_sub(copied_bytes),
         }))
     }
 
-    /// The sparsest segments first, as many as one step takes.
+    /// Copies what is live of a segment into a file of its own. In a file of several segments, what dies of one
+    /// would keep its space until the others go.
+    fn rewrite(&self, segment: u32) -> Result<Rewritten> {
+        let trees = &self.shared.trees;
+        let live = |place| trees.refs.lock().count(place) > 0;
+        match trees.blocks.rewrite(&[segment], &live) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
+                trees.blocks.rewrite(&[segment], &live)
+            }
+            result => result,
+        }
+    }
+
+    /// The sparsest segments first, as many as one step takes. On a full host that is few: a step gives nothing back
+    /// before all of it is copied.
     fn victims(&self, dead_percent: u64) -> (Vec<u32>, u64) {
+        let available = self.shared.storage.space().map_or(0, |space| space.available_bytes);
+        let most = STEP_BYTES.min(available / 2);
         let open = self.shared.trees.blocks.open_segment();
         let infos = self.shared.trees.blocks.segments();
         let refs = self.shared.trees.refs.lock();
@@ -112,7 +139,7 @@ impl StoreInner {
         let (mut total, mut old) = (0, 0);
         let mut victims = Vec::new();
         for (live, bytes, id) in sparse.into_iter().take(STEP_SEGMENTS) {
-            if !victims.is_empty() && total + live > STEP_BYTES {
+            if !victims.is_empty() && total + live > most {
                 break;
             }
             total += live;
@@ -138,8 +165,10 @@ impl StoreInner {
         if !short && (dead < (64 << 20) || dead * 4 < bytes) {
             return;
         }
-        for _ in 0..4 {
-            if self.shared.requests.lock().wanted || self.closed.load(Ordering::Relaxed) {
+        for round in 0..4 {
+            // Writers that meet a full host ask for checkpoints without end; only compaction gives them room.
+            let wanted = self.shared.requests.lock().wanted && !(short && round == 0);
+            if wanted || self.closed.load(Ordering::Relaxed) {
                 return;
             }
             match self.compact_step(if short { 10 } else { 40 }) {
