@@ -47,6 +47,8 @@ pub(super) fn open_store(
         crate::base::Error::not_found(format!("{} is no store; `stillpoint init` makes one", path.display()))
     })?;
     let lock = storage.lock(purpose)?;
-    let store = Store::open(Arc::new(storage), environment, options)?;
+    let space = crate::base::Storage::space(&storage)
+        .map_err(|e| crate::base::Error::io("measure the space of", &path.display().to_string(), e))?;
+    let store = Store::open(Arc::new(storage), environment, &options.fitted_to(space.total_bytes))?;
     Ok((store, lock))
 }

@@ -157,10 +157,11 @@ impl Shared {
         self.free_bytes.load(Ordering::Relaxed).saturating_sub(others)
     }
 
-    /// Whether the host has space for what is dirty and `bytes` more, counted with what a checkpoint adds.
+    /// Whether the host has space for what is dirty and `bytes` more, counted with what a checkpoint adds. Room for
+    /// one segment is left: without it compaction could not give back what is destroyed later.
     pub(crate) fn has_space(&self, view: ViewId, bytes: u64) -> bool {
         let promised = self.dirty_bytes() + bytes;
-        promised + promised / 2 <= self.free_for(view)
+        promised + promised / 2 + self.options.segment_bytes <= self.free_for(view)
     }
 
     /// Whether so little is left that what is dead must be given back at once.

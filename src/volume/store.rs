@@ -280,11 +280,10 @@ impl Store {
     /// The host's space, as `statfs` should tell it.
     pub fn space(&self) -> SpaceInfo {
         let space = self.inner.shared.storage.space().unwrap_or_default();
-        let free = self.inner.shared.free_bytes.load(Ordering::Relaxed);
-        SpaceInfo {
-            total_bytes: space.total_bytes,
-            available_bytes: free.saturating_sub(self.inner.shared.dirty_bytes()).min(space.available_bytes),
-        }
+        let shared = &self.inner.shared;
+        let taken = shared.dirty_bytes() + shared.options.segment_bytes;
+        let free = shared.free_bytes.load(Ordering::Relaxed).saturating_sub(taken);
+        SpaceInfo { total_bytes: space.total_bytes, available_bytes: free.min(space.available_bytes) }
     }
 
     /// Stores all changes in segments and trees now.

@@ -183,6 +183,19 @@ impl Default for OpenOptions {
     }
 }
 
+/// Segments are not made smaller than this for a small host.
+const SEGMENT_BYTES_LEAST: u64 = 1 << 20;
+
+impl OpenOptions {
+    /// The same for a host of `total_bytes`: its segments are a small part of it, as one is what compaction must
+    /// have room for.
+    #[must_use]
+    pub fn fitted_to(self, total_bytes: u64) -> Self {
+        let most = (total_bytes / 64).max(SEGMENT_BYTES_LEAST);
+        Self { segment_bytes: self.segment_bytes.min(most), ..self }
+    }
+}
+
 /// A volume and its figures, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
