@@ -68,11 +68,15 @@ pub struct Fixture {
 impl Fixture {
     /// An initialised store that is not mounted.
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("stillpoint-test-").tempdir().unwrap();
+        Self::within(tempfile::Builder::new().prefix("stillpoint-test-").tempdir().unwrap(), "64MiB")
+    }
+
+    /// The same in a folder of the caller's choice.
+    pub fn within(folder: TempDir, journal_size: &str) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let fixture = Self { folder };
         fs::create_dir(fixture.mount_path()).unwrap();
-        fixture.ok(["init", fixture.store_path().to_str().unwrap(), "--journal-size", "64MiB"]);
+        fixture.ok(["init", fixture.store_path().to_str().unwrap(), "--journal-size", journal_size]);
         fixture
     }
 
