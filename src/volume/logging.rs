@@ -33,6 +33,9 @@ impl View {
     }
 
     fn sync(&self, ino: Option<Ino>, done: Completion) {
+        if let Err(error) = self.check_alive() {
+            return done(Err(error));
+        }
         if self.read_only {
             return done(Ok(()));
         }
