@@ -267,6 +267,8 @@ fn a_disk_that_lied_gives_an_older_state() {
         drop(world);
         for image in tap.images().iter().filter(|image| image.operation >= honest).step_by(5) {
             let window = Window { during: image.operation, honest };
+            // Not a random half of the writes: a lie about the roots, then a torn batch over the part of the ring they
+            // still need, is a loss that no reader of the disk can tell from an older journal.
             for landing in [Landing::None, Landing::All] {
                 let place = format!("lying from operation {honest} on, point {}", image.point);
                 let result = explore(&history, &image.sim, landing, window, seed ^ image.point | 1);

@@ -466,7 +466,11 @@ impl BlockStore {
         if shared || record.chunks.len() > 256 {
             return Ok(());
         }
-        let file = self.file(record.file)?;
+        let Ok(file) = self.file(record.file) else { return Ok(()) };
+        let end = record.chunks.last().map_or(0, Chunk::end_offset);
+        if file.len().map_err(|error| Error::io("stat", &file_name(record.file), error))? < end {
+            return Ok(());
+        }
         let open = OpenSegment::resume((*record).clone(), file, self.options.allocate_step_bytes);
         if !open.is_full(self.options.segment_bytes) {
             self.writer.lock().open = Some(open);

@@ -4,7 +4,7 @@ use super::block_ids::Pointer;
 use super::cursor::{Put, Reader};
 use super::journal::Start;
 use super::key::Ino;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result};
 
 /// Version of the whole store's format.
 pub const FORMAT_VERSION: u32 = 1;
@@ -41,6 +41,8 @@ fn value_check(table: &str, key: u64, payload: &[u8]) -> [u8; 16] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superblock {
     pub store_id: [u8; 16],
+    /// Number of the commit: the table and its copy are the same when they have the same.
+    pub commit: u64,
     /// Number of this checkpoint.
     pub checkpoint: u64,
     pub journal: Start,
@@ -54,6 +56,7 @@ impl Superblock {
         let mut out = Vec::new();
         out.put_u32(FORMAT_VERSION);
         out.extend_from_slice(&self.store_id);
+        out.put_u64(self.commit);
         out.put_u64(self.checkpoint);
         out.extend_from_slice(&self.journal.encode());
         out.put_u32(self.next_view);
@@ -68,10 +71,11 @@ impl Superblock {
         if version != FORMAT_VERSION {
             let message =
                 format!("superblock has format version {version}, this program reads {FORMAT_VERSION}");
-            return Err(Error::corrupt(message));
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let superblock = Self {
             store_id: reader.array()?,
+            commit: reader.u64()?,
             checkpoint: reader.u64()?,
             journal: Start::decode(&reader.array()?)?,
             next_view: reader.u32()?,
@@ -283,6 +287,7 @@ mod tests {
         let journal = Start { journal: [3; 16], epoch: 1, seq: crate::format::journal::Seq(2), offset: 4096 };
         let superblock = Superblock {
             store_id: [1; 16],
+            commit: 9,
             checkpoint: 4,
             journal,
             next_view: 5,

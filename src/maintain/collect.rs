@@ -1,7 +1,7 @@
 //! Garbage collection: checkpoints let segments without live blocks go, compaction the dead parts of others.
 
 use super::Progress;
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::volume::Store;
 
 /// How thorough a collection is.
@@ -40,6 +40,11 @@ pub fn collect(
     let mut report =
         CollectReport { physical_bytes_before: before.physical_bytes, ..CollectReport::default() };
     settle(store)?;
+    if !store.recover_references()? {
+        let message = "tree nodes of the store cannot be read, so what is still used is not known: no space is \
+                       reclaimed; `store scrub` names what to destroy";
+        return Err(Error::corrupt(message));
+    }
     store.end_sparse_segment(options.dead_percent);
     let total = store.stats()?.dead_bytes;
     let mut freed = 0;

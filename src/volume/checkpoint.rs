@@ -201,6 +201,7 @@ impl StoreInner {
         change.removed_segments = self.still_dead(serial);
         let superblock = crate::format::catalog_records::Superblock {
             store_id: self.store_id,
+            commit: 0,
             checkpoint: self.checkpoints.load(Ordering::Relaxed) + 1,
             journal: frozen.start,
             next_view: frozen.next_view,
@@ -214,6 +215,9 @@ impl StoreInner {
 
     /// Segments found dead by the last checkpoint that nothing has revived since.
     fn still_dead(&self, serial: &Serial) -> Vec<u32> {
+        if self.shared.trees.is_incomplete() {
+            return Vec::new();
+        }
         let refs = self.shared.trees.refs.lock();
         serial.condemned.iter().copied().filter(|id| refs.segment(*id).live_slots == 0).collect()
     }
@@ -272,6 +276,8 @@ impl StoreInner {
             }
             catalog.pending.drain(..frozen.pending.len());
         }
+        let destroyed =
+            !frozen.dirty.removed_volumes.is_empty() || !frozen.dirty.removed_snapshots.is_empty();
         released.extend(frozen.dirty.removed_volumes.iter().filter_map(|(_, root)| *root));
         released.extend(frozen.dirty.removed_snapshots.iter().filter_map(|(_, root)| *root));
         for version in &frozen.pending {
@@ -287,6 +293,11 @@ impl StoreInner {
             trees.release_node(&root)?;
         }
         self.drop_dead_segments(&removed)?;
+        if trees.is_incomplete() && destroyed {
+            // Perhaps what could not be read was in there.
+            let roots = self.catalog.lock().durable_roots();
+            self.rebuild_refs(&roots)?;
+        }
         serial.condemned = self.dead_segments();
         self.shared.full.store(false, Ordering::Relaxed);
         self.restore_reserve();
@@ -316,6 +327,9 @@ impl StoreInner {
 
     /// Committed segments that nothing refers to; the next checkpoint drops them.
     pub(crate) fn dead_segments(&self) -> Vec<u32> {
+        if self.shared.trees.is_incomplete() {
+            return Vec::new();
+        }
         let open = self.shared.trees.blocks.open_segment();
         let infos = self.shared.trees.blocks.segments();
         let refs = self.shared.trees.refs.lock();

@@ -4,6 +4,7 @@
 //! while nobody follows pointers; remove the old files. A crash on either side of the commit leaves files that no
 //! record names: the next open removes them.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::roots::RootsChange;
@@ -43,6 +44,18 @@ impl Store {
         }
     }
 
+    /// After damage: counts the references again, for what could not be read may be gone. Answers whether space can
+    /// be reclaimed.
+    pub fn recover_references(&self) -> Result<bool> {
+        let _serial = self.inner.serial.lock();
+        let trees = &self.inner.shared.trees;
+        if trees.is_incomplete() {
+            let roots = self.inner.catalog.lock().durable_roots();
+            self.inner.rebuild_refs(&roots)?;
+        }
+        Ok(!trees.is_incomplete())
+    }
+
     /// Rewrites some segments of which at least `dead_percent` is dead. `None` when there are none.
     pub fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
         self.inner.compact_step(dead_percent)
@@ -53,11 +66,11 @@ impl StoreInner {
     pub(crate) fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
         self.shared.check_failed()?;
         let mut serial = self.serial.lock();
-        let (victims, old_bytes) = self.victims(dead_percent);
+        let trees = &self.shared.trees;
+        let (victims, old_bytes) = self.victims(dead_percent, &serial.damaged);
         if victims.is_empty() {
             return Ok(None);
         }
-        let trees = &self.shared.trees;
         let mut new_files = Vec::with_capacity(victims.len());
         let mut change = RootsChange::default();
         let mut copied_bytes = 0;
@@ -67,6 +80,11 @@ impl StoreInner {
                     new_files.push(rewritten.file);
                     copied_bytes += rewritten.bytes;
                     change.segments.extend(rewritten.records);
+                }
+                // It stays as it is, for a scrub to name; the others are rewritten.
+                Err(error) if self.is_damaged(*victim) => {
+                    tracing::warn!("compaction leaves a damaged segment alone: {error}");
+                    serial.damaged.insert(*victim);
                 }
                 Err(error) => {
                     trees.blocks.remove_files(&new_files)?;
@@ -114,9 +132,18 @@ impl StoreInner {
         }
     }
 
+    /// Whether a segment holds something that cannot be read.
+    fn is_damaged(&self, segment: u32) -> bool {
+        let damages = self.shared.trees.blocks.verify_segment(segment, &mut |_| {});
+        !matches!(damages, Ok(damages) if damages.is_empty())
+    }
+
     /// The sparsest segments first, as many as one step takes. On a full host that is few: a step gives nothing back
     /// before all of it is copied.
-    fn victims(&self, dead_percent: u64) -> (Vec<u32>, u64) {
+    fn victims(&self, dead_percent: u64, damaged: &HashSet<u32>) -> (Vec<u32>, u64) {
+        if self.shared.trees.is_incomplete() {
+            return (Vec::new(), 0);
+        }
         let available = self.shared.storage.space().map_or(0, |space| space.available_bytes);
         let most = STEP_BYTES.min(available / 2);
         let open = self.shared.trees.blocks.open_segment();
@@ -124,7 +151,7 @@ impl StoreInner {
         let refs = self.shared.trees.refs.lock();
         let mut sparse: Vec<(u64, u64, u32)> = infos
             .iter()
-            .filter(|info| Some(info.id) != open && info.bytes > 0)
+            .filter(|info| Some(info.id) != open && info.bytes > 0 && !damaged.contains(&info.id))
             .filter_map(|info| {
                 let used = refs.segment(info.id);
                 let directories = u64::from(used.live_slots) * ENTRY_BYTES as u64 + DIRECTORY_HEAD as u64;

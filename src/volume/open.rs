@@ -1,6 +1,6 @@
 //! Creating, opening, replaying and closing a store, and its threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -32,6 +32,8 @@ use crate::journal::{self, Journal, JournalOptions};
 const FORMAT_FILE: &str = "format";
 /// Changes stay in memory no longer than this.
 const IDLE: Duration = Duration::from_secs(10);
+/// Damaged nodes named in the log at an open; the rest is counted.
+const WARNINGS_MAX: u64 = 10;
 
 fn format_text() -> String {
     format!("Stillpoint store, format version {FORMAT_VERSION}\n")
@@ -54,6 +56,7 @@ impl Store {
         let start = journal::create(storage.as_ref(), store_id, options.journal_bytes)?;
         let superblock = Superblock {
             store_id,
+            commit: 0,
             checkpoint: 0,
             journal: start,
             next_view: 1,
@@ -77,7 +80,11 @@ impl Store {
         environment: &Environment,
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
-        check_format(storage.as_ref())?;
+        let options = &OpenOptions { read_only: options.read_only || options.rescue, ..*options };
+        match check_format(storage.as_ref()) {
+            Err(error) if options.rescue => tracing::warn!("rescue: {error}"),
+            result => result?,
+        }
         let (roots, content) = Roots::open(&storage, options.read_only)?;
         let RootsContent { superblock, volumes, snapshots, segments } = content;
         let block_options = BlockStoreOptions {
@@ -106,7 +113,7 @@ impl Store {
             shared,
             catalog: Mutex::new(catalog),
             roots,
-            serial: Mutex::new(Serial { superblock, condemned: Vec::new() }),
+            serial: Mutex::new(Serial { superblock, condemned: Vec::new(), damaged: HashSet::new() }),
             pool,
             store_id: superblock.store_id,
             checkpoints: AtomicU64::new(superblock.checkpoint),
@@ -195,11 +202,32 @@ fn new_shared(
 }
 
 impl StoreInner {
-    /// Counts all references by walking from the durable roots, each node once.
+    /// Counts all references by walking from the durable roots, each node once. What lies below a node that cannot
+    /// be read is not counted; until all is, nothing is reclaimed.
     pub(crate) fn rebuild_refs(&self, roots: &[Pointer]) -> Result<()> {
         let trees = &self.shared.trees;
         trees.forget_written();
-        let table = count_references(trees, roots, &mut |pointer| trees.figures.add(pointer))?;
+        let mut unreadable = 0;
+        let table = count_references(trees, roots, &mut |pointer, result| match result {
+            Ok(()) => {
+                trees.figures.add(pointer);
+                Ok(())
+            }
+            Err(error) => {
+                unreadable += 1;
+                if unreadable <= WARNINGS_MAX {
+                    tracing::warn!("a tree node cannot be read: {error}");
+                }
+                Ok(())
+            }
+        })?;
+        if unreadable > 0 {
+            tracing::warn!(
+                "{unreadable} tree nodes cannot be read: no space is reclaimed until what they belong to is \
+                 destroyed; `store scrub` names it"
+            );
+        }
+        trees.incomplete.store(unreadable > 0, Ordering::Relaxed);
         *trees.refs.lock() = table;
         Ok(())
     }
@@ -220,6 +248,9 @@ impl StoreInner {
                 }
             }
         };
+        if self.shared.options.rescue {
+            return self.replay_for_rescue(superblock, &mut apply);
+        }
         if self.shared.options.read_only {
             journal::read_only_replay(self.shared.storage.as_ref(), superblock.journal, &mut apply)?;
             return Ok(());
@@ -235,6 +266,27 @@ impl StoreInner {
             }));
         }
         let _ = self.shared.journal.set(journal);
+        Ok(())
+    }
+
+    /// Replays what can be; what cannot is said and left out.
+    fn replay_for_rescue(
+        &self,
+        superblock: &Superblock,
+        apply: &mut dyn FnMut(Seq, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut apply = |seq: Seq, payload: &[u8]| {
+            if let Err(error) = apply(seq, payload) {
+                tracing::warn!("rescue: journal record {} is left out: {error}", seq.0);
+            }
+            Ok(())
+        };
+        let start = superblock.journal;
+        if let Err(error) = journal::read_only_replay(self.shared.storage.as_ref(), start, &mut apply) {
+            tracing::warn!(
+                "rescue: what was acknowledged after the last checkpoint is not all there: {error}"
+            );
+        }
         Ok(())
     }
 
@@ -345,11 +397,12 @@ impl StoreInner {
     }
 }
 
-/// References of everything below `roots`; `visit` sees each node once.
+/// References of everything below `roots`; `visit` hears of each node once, and decides whether one that cannot be
+/// read ends the count.
 pub(crate) fn count_references(
     trees: &Trees,
     roots: &[Pointer],
-    visit: &mut dyn FnMut(&Pointer),
+    visit: &mut dyn FnMut(&Pointer, Result<()>) -> Result<()>,
 ) -> Result<RefTable> {
     let mut table = RefTable::default();
     let mut stack: Vec<Pointer> = Vec::new();
@@ -359,13 +412,18 @@ pub(crate) fn count_references(
         }
     }
     while let Some(pointer) = stack.pop() {
-        visit(&pointer);
-        let node: Node = trees.node_uncached(&pointer)?;
-        for_each_child(&node, &mut |child, kind| {
-            if table.add(child) == 1 && kind == Child::Node {
-                stack.push(*child);
+        // All children or none: an item that cannot be understood leaves no half-counted node.
+        let mut children: Vec<(Pointer, Child)> = Vec::new();
+        let read = trees
+            .node_uncached(&pointer)
+            .and_then(|node: Node| for_each_child(&node, &mut |child, kind| children.push((*child, kind))));
+        let readable = read.is_ok();
+        visit(&pointer, read)?;
+        for (child, kind) in children.into_iter().take_while(|_| readable) {
+            if table.add(&child) == 1 && kind == Child::Node {
+                stack.push(child);
             }
-        })?;
+        }
     }
     Ok(table)
 }

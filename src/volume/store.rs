@@ -1,5 +1,6 @@
 //! The store: opening and closing, and the catalog's operations.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -29,6 +30,8 @@ pub(crate) struct Serial {
     pub(crate) superblock: Superblock,
     /// Segments that were dead at the last commit.
     pub(crate) condemned: Vec<u32>,
+    /// Segments that compaction could not read.
+    pub(crate) damaged: HashSet<u32>,
 }
 
 pub(crate) struct StoreInner {

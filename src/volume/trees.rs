@@ -1,7 +1,7 @@
 //! Nodes of the trees on disk: reading them through a cache, writing them, and what they refer to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quick_cache::Weighter;
@@ -38,6 +38,8 @@ pub(crate) struct Trees {
     /// Nodes written since the last `take_written`.
     written: Mutex<Vec<Pointer>>,
     pub(crate) figures: NodeFigures,
+    /// A node could not be read, so what it refers to is not counted: nothing may be reclaimed.
+    pub(crate) incomplete: AtomicBool,
 }
 
 /// Nodes that exist, for the figures of a store.
@@ -68,6 +70,7 @@ impl Trees {
             nodes: Cache::with_weighter(items, cache_bytes, NodeWeight),
             written: Mutex::new(Vec::new()),
             figures: NodeFigures::default(),
+            incomplete: AtomicBool::new(false),
         }
     }
 
@@ -109,7 +112,15 @@ impl Trees {
             if self.drop_reference(&pointer)? > 0 {
                 continue;
             }
-            let node = self.node(&pointer)?;
+            let node = match self.node(&pointer) {
+                Ok(node) => node,
+                Err(error) => {
+                    // What it referred to keeps its references until all are counted anew.
+                    self.incomplete.store(true, Ordering::Relaxed);
+                    tracing::warn!("a tree node that is let go cannot be read: {error}");
+                    continue;
+                }
+            };
             self.nodes.remove(&pointer.place);
             self.figures.remove(&pointer);
             let mut pages = Vec::new();
@@ -153,10 +164,20 @@ impl Trees {
     }
 
     pub(crate) fn drop_reference(&self, pointer: &Pointer) -> Result<u64> {
-        self.refs.lock().drop_one(pointer).ok_or_else(|| {
-            let place = pointer.place;
-            Error::corrupt(format!("block {}:{} has fewer references than users", place.segment, place.slot))
-        })
+        if let Some(left) = self.refs.lock().drop_one(pointer) {
+            return Ok(left);
+        }
+        if self.is_incomplete() {
+            // Never counted. It stays, with all below it.
+            return Ok(1);
+        }
+        let place = pointer.place;
+        Err(Error::corrupt(format!("block {}:{} has fewer references than users", place.segment, place.slot)))
+    }
+
+    /// Whether references are missing from the counts: then everything is kept.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.incomplete.load(Ordering::Relaxed)
     }
 }
 

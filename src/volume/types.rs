@@ -150,8 +150,11 @@ impl Default for CreateOptions {
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Nothing is written, for rescue: what the journal holds is replayed in memory.
+    /// Nothing is written: what the journal holds is replayed in memory.
     pub read_only: bool,
+    /// Read-only, and what is damaged is left out and named in the log instead of refusing to open: the journal's
+    /// part of recent changes may be missing.
+    pub rescue: bool,
     /// Run the committer, checkpoint and reclaim threads. Without them all happens inline in the caller.
     pub background: bool,
     /// A checkpoint begins when changed pages in memory take this many bytes.
@@ -172,6 +175,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             read_only: false,
+            rescue: false,
             background: true,
             dirty_bytes_soft: 48 << 20,
             dirty_bytes_max: 128 << 20,

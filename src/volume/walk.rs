@@ -45,18 +45,26 @@ impl Store {
         let (views, roots) = inner.durable_views();
         let mut out = Recount { views: views.len() as u64, ..Recount::default() };
         let mut nodes = 0;
-        match super::open::count_references(trees, &roots, &mut |_| nodes += 1) {
-            Ok(table) => {
-                let refs = trees.refs.lock();
-                out.blocks = table.live_blocks();
-                if let Some((place, ours, counted)) = refs.difference(&table) {
-                    let message = format!("{ours} references are kept where the trees make {counted}");
-                    out.findings.push(finding(format!("block {}:{}", place.segment, place.slot), message));
-                }
+        let mut unreadable = 0u64;
+        let table = super::open::count_references(trees, &roots, &mut |_, result| {
+            match result {
+                Ok(()) => nodes += 1,
+                // Named below with the view it belongs to.
+                Err(_) => unreadable += 1,
             }
-            Err(error) => out.findings.push(finding("trees".into(), error.to_string())),
-        }
+            Ok(())
+        })?;
         out.nodes = nodes;
+        out.blocks = table.live_blocks();
+        let difference = trees.refs.lock().difference(&table);
+        if let (Some((place, ours, counted)), false) = (difference, trees.is_incomplete() || unreadable > 0) {
+            let message = format!("{ours} references are kept where the trees make {counted}");
+            out.findings.push(finding(format!("block {}:{}", place.segment, place.slot), message));
+        }
+        if trees.is_incomplete() {
+            let message = format!("{unreadable} tree nodes cannot be read: no space is reclaimed");
+            out.findings.push(finding("references".into(), message));
+        }
         let mut seen = HashSet::new();
         for (name, tree) in &views {
             step(name);

@@ -88,11 +88,20 @@ impl History {
     /// Whether the store may look like this after the crash; what it looks like as a model, to go on with.
     pub fn judge(&self, store: &Store, window: Window) -> Result<Model, String> {
         let found = catalog_of(store)?;
-        let state = self.catalogs(window).rev().find(|state| shape(&self.states[*state]) == found);
-        let Some(state) = state else {
-            return Err(format!("the volumes and snapshots are {found:?}"));
-        };
-        let mut model = self.states[state].clone();
+        // A snapshot that was destroyed and taken again under its name gives several states the same names.
+        let states = self.catalogs(window).rev().filter(|state| shape(&self.states[*state]) == found);
+        let mut wrong = format!("the volumes and snapshots are {found:?}");
+        for state in states {
+            match self.judge_state(store, window, &self.states[state]) {
+                Ok(model) => return Ok(model),
+                Err(error) => wrong = error,
+            }
+        }
+        Err(wrong)
+    }
+
+    fn judge_state(&self, store: &Store, window: Window, state: &Model) -> Result<Model, String> {
+        let mut model = state.clone();
         for (name, volume) in &mut model.volumes {
             let view = store.volume(name).map_err(|error| format!("{name}: {error:?}"))?;
             if view.id() != volume.id {
