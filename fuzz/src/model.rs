@@ -95,6 +95,9 @@ impl Node {
     }
 
     pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
         let mut at = 0;
         while at < data.len() {
             let (page, start) = ((offset + at as u64) / PAGE, ((offset + at as u64) % PAGE) as usize);

@@ -63,11 +63,14 @@ impl Weighter<(u64, u64), Arc<CompactDirectory>> for DirectoryWeight {
     }
 }
 
+/// With the check it was verified against.
+type CachedContent = ([u8; 16], Arc<[u8]>);
+
 #[derive(Clone)]
 struct ContentWeight;
-impl Weighter<Place, Arc<[u8]>> for ContentWeight {
-    fn weight(&self, _: &Place, value: &Arc<[u8]>) -> u64 {
-        value.len() as u64 + 64
+impl Weighter<Place, CachedContent> for ContentWeight {
+    fn weight(&self, _: &Place, value: &CachedContent) -> u64 {
+        value.1.len() as u64 + 80
     }
 }
 
@@ -91,7 +94,7 @@ pub struct BlockStore {
     files: Cache<u64, Arc<dyn StorageFile>>,
     /// By file and offset: a rewritten segment keeps its number and gets a new file.
     directories: Cache<(u64, u64), Arc<CompactDirectory>, DirectoryWeight>,
-    contents: Cache<Place, Arc<[u8]>, ContentWeight>,
+    contents: Cache<Place, CachedContent, ContentWeight>,
     pub(super) writer: Mutex<Writer>,
     read_only: bool,
 }
@@ -132,12 +135,17 @@ impl BlockStore {
 
     /// The content `pointer` names, verified.
     pub fn read(&self, pointer: &Pointer) -> Result<Arc<[u8]>> {
-        if let Some(content) = self.contents.get(&pointer.place) {
+        if let Some(content) = self.cached(pointer) {
             return Ok(content);
         }
         let content = self.read_uncached(pointer)?;
-        self.contents.insert(pointer.place, content.clone());
+        self.contents.insert(pointer.place, (pointer.check, content.clone()));
         Ok(content)
+    }
+
+    fn cached(&self, pointer: &Pointer) -> Option<Arc<[u8]>> {
+        let (check, content) = self.contents.get(&pointer.place)?;
+        (check == pointer.check).then_some(content)
     }
 
     /// As `read`, leaving the cache alone.
@@ -151,7 +159,7 @@ impl BlockStore {
     /// The contents of `pointers`, in their order; neighbours on disk are read together. `workers` decode.
     pub fn read_many(&self, pointers: &[Pointer], parallel: bool) -> Result<Vec<Arc<[u8]>>> {
         let mut out: Vec<Option<Arc<[u8]>>> =
-            pointers.iter().map(|pointer| self.contents.get(&pointer.place)).collect();
+            pointers.iter().map(|pointer| self.cached(pointer)).collect();
         let mut wanted = Vec::new();
         for (index, pointer) in pointers.iter().enumerate() {
             if out[index].is_none() {
@@ -200,7 +208,7 @@ impl BlockStore {
             let (index, content) = result?;
             // A long scan must not push everything else out.
             if pointers.len() <= 32 {
-                self.contents.insert(pointers[index].place, content.clone());
+                self.contents.insert(pointers[index].place, (pointers[index].check, content.clone()));
             }
             out[index] = Some(content);
         }

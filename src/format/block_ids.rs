@@ -41,6 +41,12 @@ pub struct Pointer {
 impl Pointer {
     pub const ENCODED: usize = 24;
 
+    /// Leads to the same place and to no content: whoever reads it is told of damage. For a page that was written
+    /// in part over a block that cannot be read.
+    pub fn lost(&self) -> Self {
+        Self { check: [0; 16], ..*self }
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.stored_bytes < STORED_BYTES_MAX);
         // Places come from the segment writer, which stops below both limits.

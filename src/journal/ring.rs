@@ -29,7 +29,10 @@ pub(super) struct Ring {
 impl Ring {
     pub(super) fn open(storage: &dyn Storage, start: &Start, mode: OpenMode) -> Result<Self> {
         start.check()?;
-        let file = storage.open(FILE_NAME, mode).map_err(|error| Error::io("open", FILE_NAME, error))?;
+        let file = storage.open(FILE_NAME, mode).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt("journal is missing"),
+            _ => Error::io("open", FILE_NAME, error),
+        })?;
         let length = file.len().map_err(|error| Error::io("measure", FILE_NAME, error))?;
         let mut page = vec![0; PAGE_BYTES as usize];
         file.read_exact_at(&mut page, 0)

@@ -431,7 +431,10 @@ impl Change<'_> {
                 Arc::from(bytes)
             } else {
                 let source = self.view.page_source(self.state, ino, page)?;
-                let mut new = self.view.page_content(&source)?;
+                let mut new = match self.view.page_content(&source) {
+                    Ok(content) => content,
+                    Err(error) => return self.lose_page(ino, page, &source, error),
+                };
                 Arc::make_mut(&mut new)[start..stop].copy_from_slice(bytes);
                 new
             };

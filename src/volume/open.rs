@@ -64,14 +64,7 @@ impl Store {
             next_file: 0,
         };
         Roots::create(&storage, &superblock)?;
-        let text = format_text();
-        let file = storage
-            .open(FORMAT_FILE, OpenMode::CreateNew)
-            .map_err(|error| Error::io("create", FORMAT_FILE, error))?;
-        file.write_all_at(text.as_bytes(), 0)
-            .and_then(|()| file.sync_data())
-            .map_err(|error| Error::io("write", FORMAT_FILE, error))?;
-        storage.sync_dir("").map_err(|error| Error::io("sync", "the store's folder", error))
+        write_format(storage.as_ref())
     }
 
     /// Opens a store: reads the roots, counts references, replays the journal.
@@ -81,11 +74,15 @@ impl Store {
         options: &OpenOptions,
     ) -> Result<Arc<Self>> {
         let options = &OpenOptions { read_only: options.read_only || options.rescue, ..*options };
-        match check_format(storage.as_ref()) {
-            Err(error) if options.rescue => tracing::warn!("rescue: {error}"),
-            result => result?,
-        }
+        let whole = check_format(storage.as_ref())?;
         let (roots, content) = Roots::open(&storage, options.read_only)?;
+        if !whole {
+            tracing::warn!("file \"format\" is damaged or missing: making it anew");
+        }
+        if !whole && !options.read_only {
+            let _ = storage.remove(FORMAT_FILE);
+            write_format(storage.as_ref())?;
+        }
         let RootsContent { superblock, volumes, snapshots, segments } = content;
         let block_options = BlockStoreOptions {
             content_cache_bytes: options.content_cache_bytes,
@@ -147,22 +144,41 @@ impl Drop for Store {
     }
 }
 
-fn check_format(storage: &dyn Storage) -> Result<()> {
-    let file = storage.open(FORMAT_FILE, OpenMode::Read).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::not_found("this folder is no Stillpoint store: no file \"format\"")
+/// Whether the file `format` is whole. A store of another version is refused; where it is only damaged or missing, the
+/// roots say what the folder is.
+fn check_format(storage: &dyn Storage) -> Result<bool> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let file = storage.open(FORMAT_FILE, OpenMode::Read)?;
+        let mut bytes = vec![0; file.len()?.min(4096) as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    };
+    let has_roots = super::roots::exist(storage);
+    match read() {
+        Ok(bytes) if bytes == format_text().as_bytes() => Ok(true),
+        Ok(bytes) if !has_roots => {
+            let found = String::from_utf8_lossy(&bytes).into_owned();
+            Err(Error::not_found(format!("this folder is no Stillpoint store: file \"format\" says {found:?}")))
         }
-        _ => Error::io("open", FORMAT_FILE, error),
-    })?;
-    let length = file.len().map_err(|error| Error::io("stat", FORMAT_FILE, error))?;
-    let mut bytes = vec![0; length.min(4096) as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", FORMAT_FILE, error))?;
-    if bytes != format_text().as_bytes() {
-        let found = String::from_utf8_lossy(&bytes).into_owned();
-        let message = format!("file \"format\" says {found:?}, this program reads {:?}", format_text());
-        return Err(Error::corrupt(message));
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_roots => {
+            Err(Error::not_found("this folder is no Stillpoint store: no file \"format\""))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("read", FORMAT_FILE, error))
+        }
+        _ => Ok(false),
     }
-    Ok(())
+}
+
+fn write_format(storage: &dyn Storage) -> Result<()> {
+    let text = format_text();
+    let file = storage
+        .open(FORMAT_FILE, OpenMode::CreateNew)
+        .map_err(|error| Error::io("create", FORMAT_FILE, error))?;
+    file.write_all_at(text.as_bytes(), 0)
+        .and_then(|()| file.sync_data())
+        .map_err(|error| Error::io("write", FORMAT_FILE, error))?;
+    storage.sync_dir("").map_err(|error| Error::io("sync", "the store's folder", error))
 }
 
 fn checkpoint_pool() -> Result<rayon::ThreadPool> {
@@ -256,7 +272,13 @@ impl StoreInner {
             return Ok(());
         }
         let options = JournalOptions { threaded: self.shared.options.background };
-        let journal = Journal::open(&self.shared.storage, superblock.journal, options, &mut apply)?;
+        let journal = Journal::open(&self.shared.storage, superblock.journal, options, &mut apply);
+        let journal = journal.map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => error.context(
+                "changes that were acknowledged are damaged (`mount --rescue` shows the rest, read-only)",
+            ),
+            _ => error,
+        })?;
         if self.shared.options.background {
             let shared = Arc::downgrade(&self.shared);
             journal.on_pressure(Arc::new(move || {

@@ -225,6 +225,11 @@ impl Roots {
     }
 }
 
+/// Whether a folder has a root table or its copy.
+pub(crate) fn exist(storage: &dyn Storage) -> bool {
+    [FILE, COPY].iter().any(|name| storage.open(name, OpenMode::Read).is_ok())
+}
+
 fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<Opened> {
     let mode = if read_only { OpenMode::Read } else { OpenMode::ReadWrite };
     let file = storage.open(name, mode).map_err(|error| match error.kind() {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::layer::Layer;
+use super::layer::{Layer, PageEntry};
 use super::shared::Shared;
 use super::types::{Attributes, Ino, SetAttributes, ViewId};
 use super::unlogged::Unlogged;
-use super::version::{Version, map_root};
+use super::version::{PageSource, Version, map_root};
 use crate::base::{Error, ErrorKind, Result};
 use crate::format::PAGE_SIZE;
 use crate::format::inode::{FileKind, Inode};
@@ -157,7 +157,7 @@ impl View {
         self.check_alive()?;
         let mut state = self.state.write();
         let cost = state.live.cost;
-        let mut change = Change { view: self, state: &mut state, batch: Vec::new() };
+        let mut change = Change { view: self, state: &mut state, batch: Vec::new(), replaying: false };
         let result = body(&mut change);
         let batch = std::mem::take(&mut change.batch);
         if !batch.is_empty() {
@@ -319,12 +319,24 @@ pub(crate) struct Change<'a> {
     pub(crate) view: &'a View,
     pub(crate) state: &'a mut ViewState,
     batch: Batch,
+    replaying: bool,
 }
 
 impl<'a> Change<'a> {
     /// For replay, where nothing is journaled again.
     pub(crate) fn replaying(view: &'a View, state: &'a mut ViewState) -> Self {
-        Self { view, state, batch: Vec::new() }
+        Self { view, state, batch: Vec::new(), replaying: true }
+    }
+
+    /// The page was changed in part, and what it was cannot be read: so cannot what it is.
+    pub(crate) fn lose_page(&mut self, ino: Ino, page: u64, source: &PageSource, error: Error) -> Result<()> {
+        let PageSource::Stored(pointer) = source else { return Err(error) };
+        if !self.replaying {
+            return Err(error);
+        }
+        tracing::warn!("{} inode {ino}: page {page} is lost: {error}", self.view.name());
+        self.state.live.set_page(ino, page, PageEntry::Stored(pointer.lost()));
+        Ok(())
     }
 }
 
