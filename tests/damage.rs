@@ -196,7 +196,8 @@ fn examine(sim: &SimStorage, rest: &Rest, name: &str, seen: &mut Seen) -> Result
         Ok(store) => store,
         Err(error) => {
             let text = error.to_string();
-            let told = ["segment", "journal", "roots", "format", "inode"].iter().any(|word| text.contains(word));
+            let told =
+                ["segment", "journal", "roots", "format", "inode"].iter().any(|word| text.contains(word));
             if !told {
                 return Err(format!("refused to open without naming a file: {error:?}"));
             }
@@ -213,7 +214,8 @@ fn examine(sim: &SimStorage, rest: &Rest, name: &str, seen: &mut Seen) -> Result
     let unreadable = compare_any(&store, &rest.states)?;
     let lists = store.volumes().and_then(|_| store.snapshots(None)).and_then(|_| store.stats());
     lists.map_err(|error| format!("lists: {error:?}"))?;
-    let scrubbed = scrub(&store, &ScrubOptions::default(), &mut ()).map_err(|error| format!("scrub: {error:?}"))?;
+    let scrubbed =
+        scrub(&store, &ScrubOptions::default(), &mut ()).map_err(|error| format!("scrub: {error:?}"))?;
     let checked = check(&store, &mut |_| {}).map_err(|error| format!("check: {error:?}"))?;
     if unreadable > 0 && scrubbed.findings.is_empty() && checked.findings.is_empty() {
         return Err(format!("{unreadable} inodes cannot be read; scrub and check find nothing"));

@@ -158,8 +158,7 @@ impl BlockStore {
 
     /// The contents of `pointers`, in their order; neighbours on disk are read together. `workers` decode.
     pub fn read_many(&self, pointers: &[Pointer], parallel: bool) -> Result<Vec<Arc<[u8]>>> {
-        let mut out: Vec<Option<Arc<[u8]>>> =
-            pointers.iter().map(|pointer| self.cached(pointer)).collect();
+        let mut out: Vec<Option<Arc<[u8]>>> = pointers.iter().map(|pointer| self.cached(pointer)).collect();
         let mut wanted = Vec::new();
         for (index, pointer) in pointers.iter().enumerate() {
             if out[index].is_none() {

@@ -64,6 +64,7 @@ pub enum LogRecord<'a> {
 pub struct TreeRecord {
     bytes: Vec<u8>,
     empty: bool,
+    shares: bool,
 }
 
 impl TreeRecord {
@@ -71,7 +72,7 @@ impl TreeRecord {
         let mut bytes = Vec::with_capacity(16 * 1024);
         bytes.put_u8(TREE);
         bytes.put_u32(view);
-        Self { bytes, empty: true }
+        Self { bytes, empty: true, shares: false }
     }
 
     pub fn metadata(&mut self, batch: &Batch) {
@@ -106,6 +107,7 @@ impl TreeRecord {
 
     pub fn share(&mut self, ino: Ino, page: u64, pointer: &Pointer) {
         self.empty = false;
+        self.shares = true;
         self.bytes.put_u8(4);
         self.bytes.put_u64(ino);
         self.bytes.put_u64(page);
@@ -114,6 +116,11 @@ impl TreeRecord {
 
     pub fn is_empty(&self) -> bool {
         self.empty
+    }
+
+    /// Whether it names a stored block by its place.
+    pub fn shares(&self) -> bool {
+        self.shares
     }
 
     pub fn bytes(&self) -> &[u8] {

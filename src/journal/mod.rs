@@ -91,7 +91,19 @@ impl Journal {
     /// `release` frees room; call it without locks that a checkpoint needs. Non-threaded: `NoSpace`. More than
     /// the whole ring could hold: `Invalid`.
     pub fn reserve(&self, payload_bytes: u64, records: u32) -> Result<Reservation> {
-        self.shared.reserve(payload_bytes, records)
+        self.shared.reserve(payload_bytes, records, false)
+    }
+
+    /// As `reserve`, from the part of the ring that is kept for what frees space: it waits for nobody, and has room
+    /// when `reserve` has none.
+    pub fn reserve_urgent(&self, payload_bytes: u64, records: u32) -> Result<Reservation> {
+        self.shared.reserve(payload_bytes, records, true)
+    }
+
+    /// Until further notice nothing can be released, for this reason: who waits for room is told, and `reserve` fails
+    /// where it would wait. `None` ends it.
+    pub fn set_stuck(&self, reason: Option<Error>) {
+        self.shared.set_stuck(reason);
     }
 
     /// Copies a record (the concatenated parts) into memory: no I/O, never blocks on the disk. The order of

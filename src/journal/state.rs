@@ -20,6 +20,8 @@ use super::{Counters, Done};
 
 /// Gathered bytes that the committer thread writes without being asked, to bound memory.
 pub(super) const GATHER_BYTES_MAX: usize = 4 << 20;
+/// At most so much is kept for urgent reservations.
+const URGENT_BYTES: u64 = 512 << 10;
 
 pub(super) struct State {
     /// Number of the next record.
@@ -40,6 +42,8 @@ pub(super) struct State {
     pub(super) ticket_served: u64,
     pub(super) poison: Option<String>,
     pub(super) stopping: bool,
+    /// Why nothing can be released for now.
+    pub(super) stuck: Option<Error>,
     pub(super) counters: Counters,
 }
 
@@ -102,6 +106,7 @@ impl Shared {
             ticket_served: 0,
             poison: None,
             stopping: false,
+            stuck: None,
             counters: Counters::default(),
         };
         Self {
@@ -135,13 +140,30 @@ impl Shared {
         self.room.notify_all();
     }
 
-    pub(super) fn reserve(self: &Arc<Self>, payload_bytes: u64, records: u32) -> Result<Reservation> {
+    /// What reservations that are not urgent leave over.
+    fn urgent_bytes(&self) -> u64 {
+        URGENT_BYTES.min(self.capacity() / 8)
+    }
+
+    pub(super) fn set_stuck(&self, reason: Option<Error>) {
+        self.state.lock().stuck = reason;
+        self.room.notify_all();
+    }
+
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        payload_bytes: u64,
+        records: u32,
+        urgent: bool,
+    ) -> Result<Reservation> {
         let bytes = self.cost(payload_bytes, records)?;
         let mut state = self.state.lock();
-        let fits = |state: &State| state.used() + state.reserved + bytes <= self.capacity();
+        let most = if urgent { self.capacity() } else { self.capacity() - self.urgent_bytes() };
+        let fits = |state: &State| state.used() + state.reserved + bytes <= most;
         let idle = state.ticket_next == state.ticket_served;
         state.check_open()?;
-        if !(idle && fits(&state)) {
+        // What is urgent does not queue behind what waits for room.
+        if !((idle || urgent) && fits(&state)) {
             if !self.threaded {
                 let used = state.used();
                 let message =
@@ -165,6 +187,10 @@ impl Shared {
         loop {
             let served = state.ticket_served == ticket;
             let open = state.check_open();
+            let open = match &state.stuck {
+                Some(reason) if !fits(&state) => open.and(Err(reason.duplicate())),
+                _ => open,
+            };
             if served && (open.is_err() || fits(&state)) {
                 state.ticket_served += 1;
                 self.room.notify_all();
@@ -192,7 +218,7 @@ impl Shared {
     /// The most that the records can take, each in a batch of its own.
     fn cost(&self, payload_bytes: u64, records: u32) -> Result<u64> {
         let bytes = payload_bytes.checked_add(u64::from(records) * RECORD_OVERHEAD_BYTES);
-        bytes.filter(|bytes| *bytes <= self.capacity()).ok_or_else(|| {
+        bytes.filter(|bytes| *bytes <= self.capacity() - self.urgent_bytes()).ok_or_else(|| {
             let ring = self.ring.bytes;
             Error::invalid(format!(
                 "{payload_bytes} bytes in {records} records do not fit a ring of {ring} bytes"

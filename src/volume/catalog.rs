@@ -26,6 +26,8 @@ pub(crate) struct VolumeEntry {
     pub(crate) durable: Option<Pointer>,
     /// Journal records below this are in the root table's tree.
     pub(crate) applied_seq: u64,
+    /// The root table has it.
+    pub(crate) stored: bool,
 }
 
 pub(crate) struct SnapshotEntry {
@@ -162,6 +164,7 @@ impl Catalog {
                 let mut state = entry.view.state.write();
                 entry.view.account(state.live.cost, 0);
                 state.live = super::layer::Layer::default();
+                state.base = Version::stored(TreeRoot::default());
                 self.dirty.volumes.remove(id);
                 self.dirty.removed_volumes.push((*id, entry.durable));
             }
@@ -229,6 +232,7 @@ impl Catalog {
             snapshots: BTreeMap::new(),
             durable: None,
             applied_seq: 0,
+            stored: false,
         };
         self.volumes.insert(id, entry);
         self.names.insert(name.to_owned(), id);
@@ -256,6 +260,7 @@ impl Catalog {
                 entry.reservation_bytes = record.reservation_bytes;
                 entry.durable = record.tree.root;
                 entry.applied_seq = record.applied_seq;
+                entry.stored = true;
             }
         }
         for record in snapshots {

@@ -46,7 +46,8 @@ impl StoreInner {
         drop(serial);
         if let Err(error) = &result {
             match error.kind() {
-                ErrorKind::NoSpace => self.shared.full.store(true, Ordering::Relaxed),
+                // Nothing was committed, and nothing is lost: the changes wait in memory and in the journal.
+                ErrorKind::NoSpace | ErrorKind::Corrupt => self.shared.set_blocked(Some(error)),
                 ErrorKind::Poisoned => {}
                 _ => self.shared.fail(error),
             }
@@ -58,12 +59,16 @@ impl StoreInner {
 
     /// A full host leaves the reserve: with it what frees space can always be committed.
     fn checkpoint_with_reserve(&self, serial: &mut Serial) -> Result<()> {
-        match self.checkpoint_once(serial) {
-            Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
-                self.checkpoint_once(serial)
-            }
-            result => result,
+        let full = |result: &Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::NoSpace);
+        let mut result = self.checkpoint_once(serial);
+        if full(&result) && self.spend_reserve() {
+            result = self.checkpoint_once(serial);
         }
+        // What was destroyed can go before what is new is stored.
+        if full(&result) && self.reclaim_destroyed(serial)? {
+            result = self.checkpoint_once(serial);
+        }
+        result
     }
 
     fn checkpoint_once(&self, serial: &mut Serial) -> Result<()> {
@@ -87,12 +92,15 @@ impl StoreInner {
         let mut storing = Storing::new(&self.shared, self.pool.as_ref());
         match self.store_and_commit(&frozen, &mut storing, serial) {
             Ok(computed) => {
-                self.publish(frozen, &computed, &storing, serial)?;
-                Ok(())
+                self.publish(frozen, &computed, &storing, serial).inspect_err(|error| {
+                    // The commit stands, what works in memory may not agree with it.
+                    self.shared.fail(error);
+                })
             }
             Err(error) => {
                 // Unless the host was full, the commit may have landed: its files stay until an open can tell.
-                self.give_up(frozen, error.kind() == ErrorKind::NoSpace)?;
+                let not_committed = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Corrupt);
+                self.give_up(frozen, not_committed)?;
                 Err(error)
             }
         }
@@ -155,6 +163,16 @@ impl StoreInner {
             };
             snapshots.push((record, entry.version.clone(), entry.durable));
         }
+        // What nobody refers to any more needs no storing: its volume or snapshot was destroyed. Children first, for
+        // they hold their parents.
+        for index in (0..catalog.pending.len()).rev() {
+            if Arc::strong_count(&catalog.pending[index]) == 1 {
+                let version = catalog.pending.remove(index);
+                if let VersionState::Pending { layer, .. } = version.state() {
+                    self.shared.frozen_cost.fetch_sub(layer.cost, Ordering::Relaxed);
+                }
+            }
+        }
         let pending = catalog.pending.clone();
         Ok(Frozen { start, pending, dirty, volumes, snapshots, next_view: catalog.next_view })
     }
@@ -170,7 +188,11 @@ impl StoreInner {
         for version in &frozen.pending {
             let VersionState::Pending { parent, layer, next_ino } = version.state() else { continue };
             let parent = tree_of(&parent, &computed)?;
-            let tree = storing.layer(&parent, &layer, next_ino)?;
+            let tree = storing.layer(&parent, &layer, next_ino);
+            let tree = tree.map_err(|error| match error.kind() {
+                ErrorKind::Corrupt => error.context(format!("{} cannot be stored", self.owner_of(version))),
+                _ => error,
+            })?;
             computed.insert(Arc::as_ptr(version), tree);
             // The next layer reads this one's nodes.
             blocks.finish()?;
@@ -188,6 +210,31 @@ impl StoreInner {
         }
         self.commit_roots(frozen, change, serial)?;
         Ok(computed)
+    }
+
+    /// Names a volume or snapshot that shows a version, for a message.
+    fn owner_of(&self, version: &Arc<Version>) -> String {
+        let catalog = self.catalog.lock();
+        let shows = |base: &Arc<Version>| {
+            let mut at = base.clone();
+            loop {
+                if Arc::ptr_eq(&at, version) {
+                    return true;
+                }
+                match at.state() {
+                    VersionState::Pending { parent, .. } => at = parent,
+                    VersionState::Stored(_) => return false,
+                }
+            }
+        };
+        let mut volumes = catalog.volumes.values();
+        let volume = volumes.find(|entry| shows(&entry.view.state.read().base));
+        let name = volume.map(|entry| format!("volume {} (destroy it, or see `mount --rescue`)", entry.name));
+        let snapshot = || {
+            let mut snapshots = catalog.snapshots.values();
+            snapshots.find(|entry| shows(&entry.version)).map(|entry| format!("snapshot {}", entry.name))
+        };
+        name.or_else(snapshot).unwrap_or_else(|| "what was destroyed".into())
     }
 
     fn commit_roots(&self, frozen: &Frozen, mut change: RootsChange, serial: &mut Serial) -> Result<()> {
@@ -253,6 +300,7 @@ impl StoreInner {
                 if let Some(entry) = catalog.volumes.get_mut(&record.id) {
                     entry.durable = tree.root;
                     entry.applied_seq = record.applied_seq;
+                    entry.stored = true;
                     entry.view.stored_pages.store(tree.pages, Ordering::Relaxed);
                     entry.view.state.write().frozen_unlogged = Unlogged::default();
                 } else if let Some(gone) =
@@ -299,7 +347,7 @@ impl StoreInner {
             self.rebuild_refs(&roots)?;
         }
         serial.condemned = self.dead_segments();
-        self.shared.full.store(false, Ordering::Relaxed);
+        self.shared.set_blocked(None);
         self.restore_reserve();
         self.refresh_space();
         if self.shared.options.background && !serial.condemned.is_empty() && self.shared.is_short_of_space() {
@@ -309,7 +357,7 @@ impl StoreInner {
         Ok(())
     }
 
-    fn drop_dead_segments(&self, removed: &[u32]) -> Result<()> {
+    pub(crate) fn drop_dead_segments(&self, removed: &[u32]) -> Result<()> {
         if removed.is_empty() {
             return Ok(());
         }

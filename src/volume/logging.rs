@@ -1,5 +1,7 @@
 //! fsync: putting a view's unlogged changes into the journal, or, when there are many, into a checkpoint.
 
+use std::sync::atomic::Ordering;
+
 use super::types::{Completion, Ino};
 use super::version::PageSource;
 use super::view::{View, ViewState};
@@ -131,6 +133,9 @@ impl View {
         if !record.is_empty() {
             let journal = self.shared.journal()?;
             state.last_seq = journal.append(room, &[record.bytes()]);
+            if record.shares() {
+                self.shared.last_share.fetch_max(state.last_seq.0, Ordering::Relaxed);
+            }
         }
         for unlogged in [&mut state.frozen_unlogged, &mut state.unlogged] {
             unlogged.batches.clear();

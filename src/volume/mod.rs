@@ -15,6 +15,7 @@ mod open;
 mod pages;
 mod radix;
 mod ranges;
+mod reclaim;
 mod roots;
 mod shared;
 mod space;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::catalog::Catalog;
+use super::reclaim::Replayed;
 use super::roots::{Roots, RootsContent};
 use super::shared::{Requests, Shared};
 use super::store::{Serial, Store, StoreInner};
@@ -158,7 +159,9 @@ fn check_format(storage: &dyn Storage) -> Result<bool> {
         Ok(bytes) if bytes == format_text().as_bytes() => Ok(true),
         Ok(bytes) if !has_roots => {
             let found = String::from_utf8_lossy(&bytes).into_owned();
-            Err(Error::not_found(format!("this folder is no Stillpoint store: file \"format\" says {found:?}")))
+            Err(Error::not_found(format!(
+                "this folder is no Stillpoint store: file \"format\" says {found:?}"
+            )))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_roots => {
             Err(Error::not_found("this folder is no Stillpoint store: no file \"format\""))
@@ -210,7 +213,8 @@ fn new_shared(
         room: Condvar::new(),
         room_lock: Mutex::new(()),
         free_bytes: AtomicU64::new(u64::MAX / 4),
-        full: AtomicBool::new(false),
+        blocked: Mutex::new(None),
+        last_share: AtomicU64::new(0),
         failed: OnceLock::new(),
         inline_checkpoint: OnceLock::new(),
         reserved: Mutex::new(HashMap::new()),
@@ -250,15 +254,22 @@ impl StoreInner {
 
     fn replay(&self, superblock: &Superblock) -> Result<()> {
         let mut catalog = self.catalog.lock();
+        let mut replayed = Replayed::default();
         let mut apply = |seq: Seq, payload: &[u8]| -> Result<()> {
             let record = LogRecord::decode(payload)?;
             match record {
-                LogRecord::Catalog(change) => catalog.apply(&self.shared, &change, None),
+                LogRecord::Catalog(change) => match replayed.applies(&mut catalog, &change) {
+                    true => catalog.apply(&self.shared, &change, None),
+                    false => Ok(()),
+                },
                 LogRecord::Tree { view, changes } => {
                     // A record of a volume that a later record destroyed.
                     let Some(entry) = catalog.volumes.get(&view) else { return Ok(()) };
                     if seq.0 < entry.applied_seq {
                         return Ok(());
+                    }
+                    if changes.iter().any(|change| matches!(change, TreeChange::Share { .. })) {
+                        self.shared.last_share.fetch_max(seq.0, Ordering::Relaxed);
                     }
                     entry.view.replay(changes)
                 }
@@ -269,7 +280,7 @@ impl StoreInner {
         }
         if self.shared.options.read_only {
             journal::read_only_replay(self.shared.storage.as_ref(), superblock.journal, &mut apply)?;
-            return Ok(());
+            return replayed.finish();
         }
         let options = JournalOptions { threaded: self.shared.options.background };
         let journal = Journal::open(&self.shared.storage, superblock.journal, options, &mut apply);
@@ -279,6 +290,7 @@ impl StoreInner {
             ),
             _ => error,
         })?;
+        replayed.finish()?;
         if self.shared.options.background {
             let shared = Arc::downgrade(&self.shared);
             journal.on_pressure(Arc::new(move || {
@@ -394,8 +406,11 @@ impl StoreInner {
             return Ok(());
         }
         let mut result = self.checkpoint_now();
-        if matches!(&result, Err(error) if error.kind() == ErrorKind::NoSpace) {
-            // What a full host has no segments for may still fit the journal.
+        if let Err(error) = &result
+            && matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Corrupt)
+        {
+            // What cannot be stored in segments now may still fit the journal, where the next open finds it.
+            tracing::warn!("closing without a checkpoint: {error}");
             result = self.flush_views();
         }
         {

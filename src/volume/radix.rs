@@ -73,8 +73,8 @@ pub(crate) fn apply(
     cleared: &RangeSet,
     updates: &[(u64, Option<Pointer>)],
 ) -> Result<MapRoot> {
-    let mut change =
-        Change { trees, cleared, pages: i128::from(map.pages), stored: i128::from(map.stored_bytes) };
+    let (pages, stored) = (i128::from(map.pages), i128::from(map.stored_bytes));
+    let mut change = Change { trees, cleared, pages, stored, lost: false };
     let mut height = map.height;
     let mut root = map.root;
     let last = updates.iter().rev().find(|(_, pointer)| pointer.is_some()).map(|(page, _)| *page);
@@ -94,6 +94,12 @@ pub(crate) fn apply(
     }
     let within = updates.partition_point(|(page, _)| *page < span(height));
     let root = change.apply(root, height, 0, &updates[..within])?;
+    if change.lost {
+        (change.pages, change.stored) = (0, 0);
+        if let Some(root) = &root {
+            change.count(root, height);
+        }
+    }
     Ok(MapRoot {
         root,
         height: if root.is_some() { height } else { 0 },
@@ -107,6 +113,8 @@ struct Change<'a> {
     cleared: &'a RangeSet,
     pages: i128,
     stored: i128,
+    /// A node could not be read: the figures are to be counted anew.
+    lost: bool,
 }
 
 impl Change<'_> {
@@ -124,7 +132,7 @@ impl Change<'_> {
             if self.cleared.covers(base, end) {
                 self.forget(&pointer, level)?;
             } else {
-                old = children_at(&*self.trees.node(&pointer)?, level)?.to_vec();
+                old = self.children(&pointer, level);
             }
         } else if updates.is_empty() {
             return Ok(None);
@@ -186,9 +194,39 @@ impl Change<'_> {
         now
     }
 
+    /// What a node maps. Where that cannot be read, every page below is lost until it is written again; a file that
+    /// is damaged must not keep the others from being stored.
+    fn children(&mut self, pointer: &Pointer, level: u8) -> Vec<(u8, Pointer)> {
+        let node = self.trees.node(pointer);
+        match node.and_then(|node| children_at(&node, level).map(<[_]>::to_vec)) {
+            Ok(children) => children,
+            Err(error) => {
+                tracing::warn!("what a mapping node of level {level} led to is lost: {error}");
+                self.lost = true;
+                (0..=u8::MAX).map(|index| (index, pointer.lost())).collect()
+            }
+        }
+    }
+
+    /// Counts the pages below a node, as far as it can be read.
+    fn count(&mut self, pointer: &Pointer, level: u8) {
+        let Ok(node) = self.trees.node(pointer) else { return };
+        for (_, child) in children_at(&node, level).unwrap_or_default() {
+            if level == 1 {
+                self.pages += 1;
+                self.stored += i128::from(child.stored_bytes);
+            } else {
+                self.count(child, level - 1);
+            }
+        }
+    }
+
     /// Takes a subtree that goes as a whole out of the figures.
     fn forget(&mut self, pointer: &Pointer, level: u8) -> Result<()> {
-        let node = self.trees.node(pointer)?;
+        let Ok(node) = self.trees.node(pointer) else {
+            self.lost = true;
+            return Ok(());
+        };
         for (_, child) in children_at(&node, level)? {
             if level == 1 {
                 self.pages -= 1;

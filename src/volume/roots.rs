@@ -188,9 +188,13 @@ impl Roots {
             return Err(Error::new(ErrorKind::Precondition, "the store is closed"));
         };
         let result = guarded(FILE, || write(database, superblock, change));
-        if result.is_err() {
+        if let Err(error) = result {
             tables.main = Handle::Lost;
-            return result;
+            return Err(match error.kind() {
+                // Whether it landed is not known.
+                ErrorKind::Corrupt => Error::new(ErrorKind::Io, error.to_string()),
+                _ => error,
+            });
         }
         tables.commit += 1;
         // From here on the commit counts. A copy that lacks it must not stay: it would pass for the newest if the

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -48,8 +48,11 @@ pub(crate) struct Shared {
     pub(crate) room_lock: Mutex<()>,
     /// Host bytes that writers may still promise away; kept by checkpoints and by writers themselves.
     pub(crate) free_bytes: AtomicU64,
-    /// The last checkpoint met a full host: writes are refused until one succeeds.
-    pub(crate) full: AtomicBool,
+    /// Why the last checkpoint could not store anything, such as a full host: until one succeeds, what needs memory
+    /// or room in the journal is refused.
+    pub(crate) blocked: Mutex<Option<Error>>,
+    /// The last journal record that shares a stored block by its place.
+    pub(crate) last_share: AtomicU64,
     pub(crate) failed: OnceLock<String>,
     /// Runs a checkpoint in the calling thread, where there is no thread for it.
     pub(crate) inline_checkpoint: OnceLock<Box<dyn Fn() -> Result<()> + Send + Sync>>,
@@ -84,6 +87,20 @@ impl Shared {
         );
         tracing::error!("{message}");
         let _ = self.failed.set(message);
+        self.room.notify_all();
+    }
+
+    /// What keeps checkpoints from succeeding.
+    pub(crate) fn blocked(&self) -> Option<Error> {
+        self.blocked.lock().as_ref().map(Error::duplicate)
+    }
+
+    /// The last checkpoint could not store anything for this reason, or none.
+    pub(crate) fn set_blocked(&self, reason: Option<&Error>) {
+        *self.blocked.lock() = reason.map(Error::duplicate);
+        if let Ok(journal) = self.journal() {
+            journal.set_stuck(reason.map(Error::duplicate));
+        }
         self.room.notify_all();
     }
 
@@ -139,8 +156,8 @@ impl Shared {
             if self.dirty_bytes() + bytes <= self.options.dirty_bytes_max {
                 return Ok(());
             }
-            if self.full.load(Ordering::Relaxed) {
-                return Err(no_space());
+            if let Some(error) = self.blocked() {
+                return Err(error);
             }
             self.room.wait_for(&mut guard, Duration::from_millis(100));
         }

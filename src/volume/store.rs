@@ -140,7 +140,7 @@ impl Store {
 
     /// Destroys a volume that has no snapshots.
     pub fn destroy_volume(&self, name: &str) -> Result<()> {
-        self.inner.change(|catalog| {
+        self.inner.destroy(|catalog| {
             let entry = catalog.volume(name)?;
             if !entry.snapshots.is_empty() {
                 let names: Vec<_> = entry.snapshots.keys().take(10).map(|s| format!("{name}@{s}")).collect();
@@ -209,7 +209,7 @@ impl Store {
 
     /// Destroys a snapshot that nothing holds. Clones made from it live on.
     pub fn destroy_snapshot(&self, volume: &str, name: &str) -> Result<()> {
-        self.inner.change(|catalog| {
+        self.inner.destroy(|catalog| {
             let id = catalog.snapshot_id(volume, name)?;
             if let Some(snapshot) = catalog.snapshots.get(&id) {
                 check_not_held(volume, snapshot)?;
@@ -324,6 +324,33 @@ impl StoreInner {
     /// Checks, journals and carries out a change of the catalog; durable when it returns.
     fn change(&self, decide: impl FnOnce(&Catalog) -> Result<CatalogChange>) -> Result<()> {
         self.change_logging(None, decide)
+    }
+
+    /// As `change`, for what frees space: it must work when neither the host nor the journal has room.
+    fn destroy(&self, decide: impl FnOnce(&Catalog) -> Result<CatalogChange>) -> Result<()> {
+        const ROOM: u64 = 256;
+        self.shared.check_failed()?;
+        let journal = self.shared.journal()?.clone();
+        let mut reservation = match journal.reserve_urgent(ROOM, 1) {
+            Err(error) if error.kind() == ErrorKind::NoSpace && !self.shared.options.background => {
+                self.checkpoint_now()?;
+                journal.reserve_urgent(ROOM, 1)?
+            }
+            result => result?,
+        };
+        let seq = {
+            let _gate = self.shared.gate.read_recursive();
+            let mut catalog = self.catalog.lock();
+            let change = decide(&catalog)?;
+            let seq = journal.append(&mut reservation, &[&change.encode()]);
+            catalog.apply(&self.shared, &change, None)?;
+            seq
+        };
+        drop(reservation);
+        if self.shared.blocked().is_some() && self.shared.options.background {
+            self.shared.request_checkpoint(None);
+        }
+        journal.commit(seq)
     }
 
     /// As `change`; what `view` has unlogged goes into the journal before it, in the same instant.
