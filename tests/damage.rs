@@ -10,6 +10,7 @@ mod operations;
 #[path = "common/world.rs"]
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use stillpoint::base::sim::{Landing, SimStorage};
 use stillpoint::base::{Error, ErrorKind, Random, SeededRandom};
 use stillpoint::maintain::{CollectOptions, ScrubOptions, check, collect, scrub};
 use stillpoint::volume::{OpenOptions, Store, View};
-use world::{Model, World, environment, new_sim, options, sync_file};
+use world::{Model, VolumeModel, World, environment, new_sim, options};
 
 const DAMAGES: u64 = 1200;
 const DAMAGES_PER_STORE: u64 = 60;
@@ -52,15 +53,10 @@ fn rest(seed: u64) -> Rest {
             world.store.volume(&name).and_then(|view| view.flush()).unwrap();
         }
         states.push(world.model.clone());
-        // One more flush of one file, which a damaged end of the journal may take with it.
-        if let Some((name, volume)) = world.model.volumes.iter_mut().next()
-            && let Some(ino) = volume.tree.inos(|node| matches!(node.body, model::Body::File(_))).first()
-        {
-            let view = world.store.volume(name).unwrap();
-            view.write(*ino, 0, b"the last flush").unwrap();
-            sync_file(&view, *ino).unwrap();
-            volume.tree.file_mut(*ino).unwrap().write(0, b"the last flush");
-        }
+        // One more flush, which a damaged end of the journal may take with it.
+        let view = world.store.create_volume("last").unwrap();
+        let volume = VolumeModel { id: view.id(), tree: Tree::new(), snapshots: BTreeMap::new() };
+        world.model.volumes.insert("last".into(), volume);
     }
     states.push(world.model.clone());
     // Killed: what was written stays, and nothing more is written.

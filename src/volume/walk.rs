@@ -6,7 +6,7 @@ use super::store::{Store, StoreInner};
 use super::trees::{Child, Trees, for_each_child};
 use super::types::{FileKind, Ino, ROOT_INO};
 use super::{btree, radix};
-use crate::base::Result;
+use crate::base::{ErrorKind, Result};
 use crate::block::Damage;
 use crate::format::catalog_records::TreeRoot;
 use crate::format::inode::{Inode, MapRoot, decode_entry};
@@ -37,13 +37,19 @@ impl Store {
     /// works with. Checkpoints wait meanwhile. `step` is called for each view.
     pub fn recount(&self, step: &mut dyn FnMut(&str)) -> Result<Recount> {
         let inner = &self.inner;
+        let mut out = Recount::default();
         if !inner.shared.options.read_only {
-            self.checkpoint()?;
+            match self.checkpoint() {
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NoSpace) => {
+                    out.findings.push(finding("checkpoint".into(), error.to_string()));
+                }
+                result => result?,
+            }
         }
         let _serial = inner.serial.lock();
         let trees = &inner.shared.trees;
         let (views, roots) = inner.durable_views();
-        let mut out = Recount { views: views.len() as u64, ..Recount::default() };
+        out.views = views.len() as u64;
         let mut nodes = 0;
         let mut unreadable = 0u64;
         let table = super::open::count_references(trees, &roots, &mut |_, result| {
