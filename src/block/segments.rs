@@ -442,7 +442,12 @@ impl BlockStore {
             };
         }
         writer.unsynced.clear();
-        writer.open = None;
+        if let (Some(open), true) = (writer.open.take(), remove_files)
+            && let Some(record) = table.get(&open.record.id)
+        {
+            // Its tail is space that a full host needs; an open would overwrite it.
+            let _ = open.file.set_len(record.chunks.last().map_or(0, Chunk::end_offset));
+        }
         for file in std::mem::take(&mut writer.created) {
             self.files.remove(&file);
             // A file that stays and that no record names is removed at the next open.

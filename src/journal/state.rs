@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) ticket_served: u64,
     pub(super) poison: Option<String>,
     pub(super) stopping: bool,
-    /// Why nothing can be released for now.
+    /// Why nothing can be released until further notice.
     pub(super) stuck: Option<Error>,
     pub(super) counters: Counters,
 }

@@ -288,6 +288,8 @@ impl StoreInner {
         let trees = &self.shared.trees;
         let removed = self.still_dead(serial);
         trees.blocks.committed();
+        // What it took is counted before what it stored stops being dirty: in between nobody may have both.
+        self.refresh_space();
         let mut released = Vec::new();
         {
             let mut catalog = self.catalog.lock();

@@ -84,7 +84,7 @@ impl View {
                 }
                 state.unlogged.bytes(ino) + state.frozen_unlogged.bytes(ino)
             };
-            if bytes > most || self.shared.is_short_of_ring(journal) {
+            if bytes > most {
                 return Ok(Plan::Checkpoint);
             }
             // Writers go on between the estimate and the lock: leave them some room, look again if they took more.

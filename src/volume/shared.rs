@@ -16,8 +16,6 @@ use crate::journal::Journal;
 
 /// A checkpoint begins when the journal's ring is this full, in percent.
 const JOURNAL_FULL_PERCENT: u64 = 50;
-/// Data is made durable by a checkpoint, not by the journal, when the ring is this full, in percent.
-const JOURNAL_SHORT_PERCENT: u64 = 75;
 
 /// Asked of the checkpoint thread.
 #[derive(Default)]
@@ -125,12 +123,6 @@ impl Shared {
         if full && self.options.background && !self.requests.lock().wanted {
             self.request_checkpoint(None);
         }
-    }
-
-    /// Whether the rest of the ring is for what gives space back: while the host is full no checkpoint frees the ring,
-    /// and who waits for it would wait for ever.
-    pub(crate) fn is_short_of_ring(&self, journal: &Journal) -> bool {
-        journal.used_bytes() * 100 > journal.capacity_bytes() * JOURNAL_SHORT_PERCENT
     }
 
     /// Waits until changed pages leave room for `bytes` more. Call it without locks.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::store::{Store, StoreInner};
 use super::trees::{Child, Trees, for_each_child};
 use super::types::{SnapshotInfo, StoreStats, ViewId, VolumeInfo};
-use crate::base::{Error, ErrorKind, OpenMode, Result};
+use crate::base::{Error, ErrorKind, OpenMode, Result, SpaceInfo};
 use crate::format::catalog_records::TreeRoot;
 use crate::format::segment::ENTRY_BYTES;
 use crate::format::{PAGE_SIZE, Place, Pointer};
@@ -51,6 +51,11 @@ pub(crate) fn freed_by_release(trees: &Trees, root: &Pointer) -> Result<u64> {
     Ok(freed)
 }
 
+/// How large the reserve is on a host of this size.
+fn reserve_bytes(space: &SpaceInfo) -> u64 {
+    RESERVE_BYTES.min(space.total_bytes / 32) / 4096 * 4096
+}
+
 impl StoreInner {
     /// What destroying the holder of `root` frees, remembered until the next checkpoint.
     fn unique_bytes(&self, root: Option<Pointer>) -> Result<u64> {
@@ -71,7 +76,10 @@ impl StoreInner {
     /// Takes the host's figure anew.
     pub(crate) fn refresh_space(&self) {
         let Ok(space) = self.shared.storage.space() else { return };
-        self.shared.free_bytes.store(space.available_bytes.saturating_sub(SLACK_BYTES), Ordering::Relaxed);
+        // A reserve that was spent comes before what writers may take.
+        let missing = reserve_bytes(&space).saturating_sub(self.reserve_bytes.load(Ordering::Relaxed));
+        let free = space.available_bytes.saturating_sub(SLACK_BYTES + missing);
+        self.shared.free_bytes.store(free, Ordering::Relaxed);
         let catalog = self.catalog.lock();
         let unused = catalog.volumes.iter().filter_map(|(id, entry)| {
             let used = entry.view.stored_pages.load(Ordering::Relaxed) * PAGE_SIZE as u64;
@@ -93,8 +101,8 @@ impl StoreInner {
             return;
         }
         let Ok(space) = self.shared.storage.space() else { return };
-        let bytes = RESERVE_BYTES.min(space.total_bytes / 32) / 4096 * 4096;
-        if bytes == 0 || space.available_bytes < bytes * 4 {
+        let bytes = reserve_bytes(&space);
+        if bytes == 0 || space.available_bytes < bytes + SLACK_BYTES {
             return;
         }
         let _ = self.shared.storage.remove(RESERVE_FILE);

@@ -21,9 +21,6 @@ pub const OBJECT_NAME_MAX: usize = 200;
 /// Versions a reader may have to look through before a checkpoint is asked for.
 const PENDING_MAX: usize = 64;
 
-/// Ring bytes that a change of the catalog takes at most, with the overhead of its records.
-const CHANGE_BYTES_MAX: u64 = 128 << 10;
-
 /// What checkpoints and reclaim do one at a time.
 pub(crate) struct Serial {
     /// What the root table has.
@@ -362,18 +359,8 @@ impl StoreInner {
         self.shared.check_failed()?;
         let journal = self.shared.journal()?.clone();
         let mut decide = Some(decide);
-        let mut room = CHANGE_BYTES_MAX / 2;
+        let mut room = 64 << 10;
         loop {
-            if self.shared.is_short_of_ring(&journal) {
-                match self.checkpoint_now() {
-                    // A full host: the rest of the ring takes what may free space.
-                    Err(error)
-                        if error.kind() == ErrorKind::NoSpace
-                            && view.is_none()
-                            && journal.used_bytes() + CHANGE_BYTES_MAX <= journal.capacity_bytes() => {}
-                    result => result?,
-                }
-            }
             let mut reservation = match journal.reserve(room, 3) {
                 Ok(reservation) => reservation,
                 Err(error) if self.shared.options.background || error.kind() != ErrorKind::NoSpace => {

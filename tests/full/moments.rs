@@ -175,9 +175,9 @@ fn with_a_journal_that_no_checkpoint_frees() {
         println!("background: {background}");
         let fixture = Fixture::new(TOTAL_BYTES, OpenOptions { background, ..patient() });
         let mut ledger = Ledger::new(&fixture.store, "v");
-        write_all(&fixture, &mut ledger, 0, 300);
+        write_all(&fixture, &mut ledger, 0, 1000);
         ledger.snapshot(&fixture.store, "s").unwrap();
-        write_all(&fixture, &mut ledger, 0, 300);
+        write_all(&fixture, &mut ledger, 0, 1000);
         fixture.store.checkpoint().unwrap();
         write_all(&fixture, &mut ledger, 1, 400);
         fixture.leave_nothing();
@@ -190,7 +190,7 @@ fn with_a_journal_that_no_checkpoint_frees() {
         ledger.destroy_snapshot(&fixture.store, "s").unwrap();
         ledger.verify(&fixture.store);
         fixture.verify_crashes(1, &[&ledger]);
-        fixture.sim.set_total_bytes(Some(TOTAL_BYTES));
+        // What was destroyed is room enough, though no checkpoint could store what waits before it went.
         fixture.until_resumed(|| ledger.write(&fixture.store, 2, 8));
         fixture.until_resumed(|| ledger.sync(&fixture.store, 2));
         ledger.snapshot(&fixture.store, "later").unwrap();
