@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use common::{Fixture, Run, mounts_below, stillpoint};
@@ -345,7 +346,7 @@ fn the_mounting_process_ends_in_order_on_a_signal_and_on_umount() {
 }
 
 #[test]
-fn a_store_opened_for_rescue_takes_no_writes() {
+fn a_store_opened_read_only_takes_no_writes() {
     let fixture = Fixture::mounted();
     fixture.ok(["volume", "create", "alpha"]);
     fs::write(fixture.mount_path().join("alpha/file"), "text").unwrap();
@@ -359,6 +360,36 @@ fn a_store_opened_for_rescue_takes_no_writes() {
     fixture.run(["volume", "create", "beta"]).fails_with(12, &["beta"]);
     assert_eq!(fixture.json(["status"])["mounts"][0]["read_only"], true);
     fixture.unmount();
+}
+
+#[test]
+fn a_damaged_journal_refuses_the_store_but_for_rescue() {
+    let fixture = Fixture::mounted();
+    fixture.ok(["volume", "create", "alpha"]);
+    fs::write(fixture.mount_path().join("alpha/file"), "text").unwrap();
+    fixture.unmount();
+    let (store, mnt) = (fixture.store_path(), fixture.mount_path());
+    fs::OpenOptions::new().write(true).open(store.join("journal")).unwrap().write_all_at(b"?", 3).unwrap();
+    fixture.run([Path::new("mount"), &store, &mnt]).fails_with(1, &["journal", "mount --rescue"]);
+    let shown = fixture.json([Path::new("mount"), Path::new("--rescue"), &store, &mnt]);
+    assert_eq!(fs::read_to_string(mnt.join("alpha/file")).unwrap(), "text");
+    let log = fs::read_to_string(shown["missing"].as_str().unwrap()).unwrap();
+    assert!(log.contains("journal"), "{log}");
+    fixture.run(["volume", "create", "beta"]).fails_with(12, &["beta"]);
+    fixture.unmount();
+}
+
+#[test]
+fn a_lost_format_file_and_root_table_are_made_anew() {
+    let fixture = Fixture::new();
+    fixture.ok(["volume", "create", "alpha"]);
+    let store = fixture.store_path();
+    fs::write(store.join("format"), "?").unwrap();
+    fs::remove_file(store.join("roots.redb")).unwrap();
+    assert_eq!(fixture.json(["volume", "list"])[0]["name"], "alpha");
+    assert!(fs::read_to_string(store.join("format")).unwrap().starts_with("Stillpoint store"));
+    assert!(store.join("roots.redb").exists());
+    assert_eq!(fixture.json(["store", "check"])["findings"].as_array().unwrap().len(), 0);
 }
 
 #[test]

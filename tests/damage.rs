@@ -3,6 +3,8 @@
 //!
 //! `STILLPOINT_DAMAGES` is how many to look at, `STILLPOINT_SEED` the first seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "common/model.rs"]
 mod model;
 #[path = "common/operations.rs"]

@@ -20,10 +20,11 @@ use super::names::parse_name;
 use super::output::{Show, Table};
 use super::signals::ending_signals;
 use super::volume::unexpected;
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, RealStorage};
 use crate::control::{
     Client, Host, HostOptions, Message, Operations, Reply, Request, Server, kind_name, kind_of_name,
 };
+use crate::volume::Store;
 
 /// What the mounting process said, in the store's directory.
 const LOG_NAME: &str = "daemon.log";
@@ -57,9 +58,12 @@ pub(super) struct Options {
     /// Whether the kernel keeps written pages until fsync or pressure, or sends each write at once
     #[arg(long, value_enum, default_value_t)]
     cache: Cache,
-    /// Open the store for reading only, as for the rescue of a damaged one
+    /// Open the store for reading only
     #[arg(long)]
     read_only: bool,
+    /// Show what can be read of a damaged store, read-only; the log says what is missing
+    #[arg(long)]
+    rescue: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -101,7 +105,7 @@ pub(super) fn mount_volume(
             let Reply::Mounted(row) = client.perform(&request, &mut |_| {})? else {
                 return Err(unexpected());
             };
-            MountView { store: store.to_owned(), directory: row.directory, volume: Some(name) }
+            MountView { store: store.to_owned(), directory: row.directory, volume: Some(name), missing: None }
         }
         None => start_daemon(store, directory, Some(&name), options)?,
     };
@@ -128,7 +132,7 @@ pub(super) fn start_daemon(
             "see where with `stillpoint status`; a volume alone is mounted with `stillpoint volume mount`",
         ));
     }
-    if !store.join("format").exists() {
+    if !Store::exists(&RealStorage::open(&store)?) {
         return Err(Failure::new(ErrorKind::NotFound, format!("{shown} is no store"))
             .hint("make one with `stillpoint init`"));
     }
@@ -138,7 +142,10 @@ pub(super) fn start_daemon(
         .map_err(|e| Error::io("start", "the mounting process", e))?;
     let heard = child.stdout.take().map_or(Ok(None), listen)?;
     match heard {
-        Some(Message::Done(_)) => Ok(MountView { store, directory, volume: volume.map(str::to_owned) }),
+        Some(Message::Done(_)) => {
+            let missing = options.rescue.then(|| store.join(LOG_NAME));
+            Ok(MountView { store, directory, volume: volume.map(str::to_owned), missing })
+        }
         Some(Message::Failed { kind, message }) => {
             let _ = child.wait();
             Err(Error::new(kind_of_name(&kind), message).into())
@@ -164,6 +171,9 @@ fn daemon_command(store: &Path, directory: &Path, volume: Option<&str>, options:
     });
     if options.read_only {
         command.arg("--read-only");
+    }
+    if options.rescue {
+        command.arg("--rescue");
     }
     if let Some(volume) = volume {
         command.arg(format!("--only={volume}"));
@@ -230,6 +240,7 @@ fn serve(arguments: &Arguments) -> Result<()> {
     let options = HostOptions {
         writethrough: arguments.options.cache == Cache::Writethrough,
         read_only: arguments.options.read_only,
+        rescue: arguments.options.rescue,
     };
     let host = Host::start(
         &arguments.store_directory,
@@ -270,6 +281,9 @@ pub(super) struct MountView {
     store: PathBuf,
     directory: PathBuf,
     volume: Option<String>,
+    /// The log that says what a rescue leaves out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<PathBuf>,
 }
 
 impl Show for MountView {
@@ -279,6 +293,9 @@ impl Show for MountView {
         table.fact("mounted at", self.directory.display().to_string());
         if let Some(volume) = &self.volume {
             table.fact("volume", volume);
+        }
+        if let Some(missing) = &self.missing {
+            table.fact("what is missing", format!("see {}", missing.display()));
         }
         table
     }

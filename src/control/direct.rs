@@ -43,9 +43,10 @@ pub(super) fn open_store(
 ) -> Result<(Arc<Store>, StoreLock)> {
     let storage = RealStorage::open(path)?;
     // Before the lock, which would leave a file behind in a folder that is no store.
-    crate::base::Storage::open(&storage, "format", crate::base::OpenMode::Read).map_err(|_| {
-        crate::base::Error::not_found(format!("{} is no store; `stillpoint init` makes one", path.display()))
-    })?;
+    if !Store::exists(&storage) {
+        let message = format!("{} is no store; `stillpoint init` makes one", path.display());
+        return Err(crate::base::Error::not_found(message));
+    }
     let lock = storage.lock(purpose)?;
     let space = crate::base::Storage::space(&storage)
         .map_err(|e| crate::base::Error::io("measure the space of", &path.display().to_string(), e))?;

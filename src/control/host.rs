@@ -27,6 +27,8 @@ pub struct HostOptions {
     /// Each write is sent to the store before it returns, instead of staying in the kernel's page cache.
     pub writethrough: bool,
     pub read_only: bool,
+    /// Read-only, and damage is left out instead of refusing to open.
+    pub rescue: bool,
 }
 
 /// A mounted store.
@@ -51,13 +53,13 @@ impl Host {
     ) -> Result<Arc<Self>> {
         let path = path.canonicalize().map_err(|e| Error::io("open", &path.display().to_string(), e))?;
         let purpose = format!("stillpoint mount at {}", directory.display());
-        let opening =
-            OpenOptions { read_only: options.read_only, background: true, ..OpenOptions::default() };
+        let read_only = options.read_only || options.rescue;
+        let opening = OpenOptions { read_only, rescue: options.rescue, ..OpenOptions::default() };
         let (store, lock) = open_store(&path, environment, &purpose, &opening)?;
         let mount_options = MountOptions {
             source: path.display().to_string(),
             writeback: !options.writethrough,
-            read_only: options.read_only,
+            read_only,
             ..MountOptions::default()
         };
         let mut mounts = Mounts::new(Arc::clone(&store), Arc::clone(&environment.clock), mount_options);

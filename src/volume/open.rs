@@ -68,6 +68,11 @@ impl Store {
         write_format(storage.as_ref())
     }
 
+    /// Whether a folder is a store, be it damaged.
+    pub fn exists(storage: &dyn Storage) -> bool {
+        storage.open(FORMAT_FILE, OpenMode::Read).is_ok() || super::roots::exist(storage)
+    }
+
     /// Opens a store: reads the roots, counts references, replays the journal.
     pub fn open(
         storage: Arc<dyn Storage>,
