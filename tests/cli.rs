@@ -290,6 +290,17 @@ fn a_volume_alone_with_a_process_of_its_own() {
 }
 
 #[test]
+fn origins_follow_a_rename() {
+    let fixture = Fixture::new();
+    fixture.ok(["volume", "create", "alpha"]);
+    fixture.ok(["snapshot", "create", "alpha@one"]);
+    fixture.ok(["clone", "create", "alpha@one", "beta"]);
+    fixture.ok(["volume", "rename", "alpha", "omega"]);
+    assert_eq!(fixture.json(["volume", "show", "beta"])["origin"], "omega@one");
+    assert_eq!(fixture.json(["snapshot", "show", "omega@one"])["clones"][0], "beta");
+}
+
+#[test]
 fn a_mount_in_use_stays() {
     let fixture = Fixture::mounted();
     fixture.ok(["volume", "create", "alpha"]);
@@ -358,7 +369,10 @@ fn a_store_opened_read_only_takes_no_writes() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     fixture.run(["snapshot", "create", "alpha@one"]).fails_with(12, &["alpha"]);
     fixture.run(["volume", "create", "beta"]).fails_with(12, &["beta"]);
-    assert_eq!(fixture.json(["status"])["mounts"][0]["read_only"], true);
+    let status = fixture.json(["status"]);
+    assert_eq!(status["mounts"][0]["read_only"], true);
+    assert!(status["requests"]["counts"]["lookup"].as_u64() > Some(0), "{status}");
+    assert_eq!(status["requests"]["bytes_read"], 4);
     fixture.unmount();
 }
 

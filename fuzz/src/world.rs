@@ -151,7 +151,7 @@ impl World {
     }
 
     fn collect(&self, percent: u8) -> Result<()> {
-        let options = CollectOptions { dead_percent: u64::from(percent % 100) };
+        let options = CollectOptions { dead_percent: u64::from(percent % 100), ..CollectOptions::default() };
         collect(&self.store, &options, &mut ()).map(drop)
     }
 

@@ -9,6 +9,8 @@ pub trait Clock: Send + Sync {
     fn unix_nanos(&self) -> i64;
     /// Monotonic time; only differences mean anything.
     fn monotonic(&self) -> Duration;
+    /// Waits.
+    fn sleep(&self, duration: Duration);
 }
 
 /// The host's clocks.
@@ -25,6 +27,10 @@ impl Clock for SystemClock {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
     }
 }
 
@@ -58,6 +64,10 @@ impl Clock for SimClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.look())
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod random;
 pub mod real;
 pub mod sim;
 pub mod storage;
+pub mod throttle;
 
 pub use clock::{Clock, SimClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
@@ -18,3 +19,4 @@ pub use random::{Random, SeededRandom, SystemRandom};
 pub use real::RealStorage;
 pub use sim::SimStorage;
 pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile, check_name};
+pub use throttle::Throttle;

@@ -74,14 +74,20 @@ impl BlockStore {
 
     /// Copies the blocks of `segments` for which `live` holds into one new file, verified on the way, and makes it
     /// durable. Nothing changes before `install`.
-    pub fn rewrite(&self, segments: &[u32], live: &dyn Fn(Place) -> bool) -> Result<Rewritten> {
+    /// `pace` is called with the bytes copied.
+    pub fn rewrite(
+        &self,
+        segments: &[u32],
+        live: &dyn Fn(Place) -> bool,
+        pace: &mut dyn FnMut(u64),
+    ) -> Result<Rewritten> {
         let (file, step) = {
             let mut writer = self.writer.lock();
             let file = writer.next_file;
             writer.next_file += 1;
             (file, self.options.allocate_step_bytes.min(64 << 10))
         };
-        let result = self.rewrite_into(file, step, segments, live);
+        let result = self.rewrite_into(file, step, segments, live, pace);
         if result.is_err() {
             let _ = self.storage.remove(&file_name(file));
         }
@@ -94,6 +100,7 @@ impl BlockStore {
         step: u64,
         segments: &[u32],
         live: &dyn Fn(Place) -> bool,
+        pace: &mut dyn FnMut(u64),
     ) -> Result<Rewritten> {
         let Some(first) = segments.first() else {
             return Err(Error::invalid("nothing to rewrite"));
@@ -123,6 +130,7 @@ impl BlockStore {
                         bytes: &bytes,
                     };
                     out.append(&body, Some(entry.slot))?;
+                    pace(u64::from(entry.stored_bytes));
                     if out.chunk_is_full() {
                         out.finish_chunk()?;
                     }

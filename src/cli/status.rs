@@ -5,9 +5,10 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::{Outcome, Result};
 use super::output::{Show, Table};
+use super::sizes::format_bytes;
 use super::store::StatsView;
 use super::volume::unexpected;
-use crate::control::{Reply, Request, StatusRow};
+use crate::control::{Reply, Request, RequestsRow, StatusRow};
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let Reply::Status(row) = context.ask(&Request::Status)? else { return Err(unexpected()) };
@@ -42,6 +43,16 @@ impl Show for StatusView {
         table.fact("volumes", self.row.volumes.to_string());
         table.fact("snapshots", self.row.snapshots.to_string());
         StatsView(self.row.stats.clone()).facts(&mut table);
+        if let Some(requests) = &self.row.requests {
+            let counts: Vec<String> =
+                requests.counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            table.fact("requests", counts.join(", "));
+            table.fact("read and written", format_read_written(requests));
+        }
         table
     }
+}
+
+fn format_read_written(requests: &RequestsRow) -> String {
+    format!("{}, {}", format_bytes(requests.bytes_read), format_bytes(requests.bytes_written))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::{Outcome, Result};
 use super::output::{Show, Table};
-use super::sizes::format_bytes;
+use super::sizes::{format_bytes, parse_bytes};
 use super::volume::unexpected;
 use crate::control::{CheckRow, FindingRow, GcRow, Reply, Request, ScrubRow, StatsRow};
 
@@ -15,9 +15,17 @@ pub(super) enum Command {
     /// Show sizes, ratios and free space
     Stats,
     /// Give back the space of what nothing refers to any more
-    Gc,
+    Gc {
+        /// Copy so many bytes a second at most, such as 20MiB; 0 is no limit [default: 64MiB]
+        #[arg(long, value_parser = parse_bytes)]
+        rate: Option<u64>,
+    },
     /// Read and verify every block; names the files and snapshots damage touches
-    Scrub,
+    Scrub {
+        /// Read so many bytes a second at most, such as 20MiB; 0 is no limit [default: 128MiB]
+        #[arg(long, value_parser = parse_bytes)]
+        rate: Option<u64>,
+    },
     /// Walk everything and verify references and space accounting; exit 1 on any finding
     Check,
 }
@@ -25,8 +33,8 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
     let request = match command {
         Command::Stats => Request::StoreStats,
-        Command::Gc => Request::StoreGc,
-        Command::Scrub => Request::StoreScrub,
+        Command::Gc { rate } => Request::StoreGc { rate: *rate },
+        Command::Scrub { rate } => Request::StoreScrub { rate: *rate },
         Command::Check => Request::StoreCheck,
     };
     match context.ask(&request)? {

@@ -180,7 +180,9 @@ impl Operations for Host {
                 let mut reply = perform(&self.store, request, progress)?;
                 if let Reply::Status(row) = &mut reply {
                     row.pid = Some(std::process::id());
-                    row.mounts = self.mounts.lock().rows();
+                    let mut mounts = self.mounts.lock();
+                    row.mounts = mounts.rows();
+                    row.requests = Some(mounts.requests());
                 }
                 Ok(reply)
             }

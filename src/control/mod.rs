@@ -20,7 +20,7 @@ pub use direct::Direct;
 pub use host::{Host, HostOptions};
 pub use operations::{Operations, ProgressSink};
 pub use rows::{
-    CheckRow, FindingRow, GcRow, MountRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow,
+    CheckRow, FindingRow, GcRow, MountRow, RequestsRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow,
 };
 pub use server::Server;
 pub use wire::{Limit, Message, Progress, Reply, Request, kind_name, kind_of_name};

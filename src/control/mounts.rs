@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use stillpoint_fuse::{MountOptions, is_mounted, unbind};
 
-use super::rows::MountRow;
+use super::rows::{MountRow, RequestsRow};
 use crate::base::{Clock, Error, ErrorKind, Result};
 use crate::vfs::{Mount, MountTarget};
 use crate::volume::{Store, ViewId};
@@ -136,6 +136,20 @@ impl Mounts {
             rows.extend(session.binds.iter().cloned());
         }
         rows
+    }
+
+    /// What the kernel has asked of them.
+    pub(super) fn requests(&self) -> RequestsRow {
+        let mut total = RequestsRow::default();
+        for session in &self.sessions {
+            let counters = session.mount.counters();
+            for (name, count) in counters.snapshot() {
+                *total.counts.entry(name.to_owned()).or_default() += count;
+            }
+            total.bytes_read += counters.bytes_read();
+            total.bytes_written += counters.bytes_written();
+        }
+        total
     }
 
     /// Brings every write to a volume that returned before this call from the kernel to the store.

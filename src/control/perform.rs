@@ -32,8 +32,8 @@ fn dispatch(store: &Store, request: &Request, progress: &mut ProgressSink<'_>) -
         | Request::SnapshotHold { .. }
         | Request::SnapshotRelease { .. } => snapshot(store, request),
         Request::StoreStats => Ok(Reply::Stats(stats_row(store.stats()?))),
-        Request::StoreGc => upkeep::collect(store, progress),
-        Request::StoreScrub => upkeep::scrub(store, progress),
+        Request::StoreGc { rate } => upkeep::collect(store, *rate, progress),
+        Request::StoreScrub { rate } => upkeep::scrub(store, *rate, progress),
         Request::StoreCheck => upkeep::check(store, progress),
         Request::VolumeMount { .. } | Request::Unmount { .. } => Err(not_mounted()),
     }
@@ -127,6 +127,7 @@ fn status(store: &Store) -> Result<Reply> {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: None,
         mounts: Vec::new(),
+        requests: None,
         volumes: stats.volumes,
         snapshots: stats.snapshots,
         stats: stats_row(stats),

@@ -99,6 +99,15 @@ pub struct MountRow {
     pub read_only: bool,
 }
 
+/// What the kernel has asked of all mounts since they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestsRow {
+    /// Requests by kind, as the kernel names them.
+    pub counts: std::collections::BTreeMap<String, u64>,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+}
+
 /// The store and the process that has it open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusRow {
@@ -106,6 +115,8 @@ pub struct StatusRow {
     /// The mounting process; absent when the store was opened for this one answer.
     pub pid: Option<u32>,
     pub mounts: Vec<MountRow>,
+    /// Absent without a mount.
+    pub requests: Option<RequestsRow>,
     pub volumes: u64,
     pub snapshots: u64,
     pub stats: StatsRow,

@@ -8,9 +8,13 @@ use crate::maintain::{self, CollectOptions, ScrubOptions};
 use crate::volume::{Finding, Store};
 
 /// Gives back the space of what nothing refers to.
-pub(super) fn collect(store: &Store, sink: &mut ProgressSink<'_>) -> Result<Reply> {
+pub(super) fn collect(store: &Store, rate: Option<u64>, sink: &mut ProgressSink<'_>) -> Result<Reply> {
     let mut told = Told { step: "collecting", sink };
-    let report = maintain::collect(store, &CollectOptions::default(), &mut told)?;
+    let mut options = CollectOptions::default();
+    if let Some(rate) = rate {
+        options.bytes_per_second = (rate > 0).then_some(rate);
+    }
+    let report = maintain::collect(store, &options, &mut told)?;
     Ok(Reply::Gc(GcRow {
         segments_rewritten: report.segments_rewritten,
         copied_bytes: report.copied_bytes,
@@ -21,9 +25,13 @@ pub(super) fn collect(store: &Store, sink: &mut ProgressSink<'_>) -> Result<Repl
 }
 
 /// Reads and verifies every block.
-pub(super) fn scrub(store: &Store, sink: &mut ProgressSink<'_>) -> Result<Reply> {
+pub(super) fn scrub(store: &Store, rate: Option<u64>, sink: &mut ProgressSink<'_>) -> Result<Reply> {
     let mut told = Told { step: "scrubbing", sink };
-    let report = maintain::scrub(store, &ScrubOptions::default(), &mut told)?;
+    let mut options = ScrubOptions::default();
+    if let Some(rate) = rate {
+        options.bytes_per_second = (rate > 0).then_some(rate);
+    }
+    let report = maintain::scrub(store, &options, &mut told)?;
     Ok(Reply::Scrub(ScrubRow {
         segments: report.segments,
         bytes: report.bytes,

@@ -32,25 +32,72 @@ pub(super) struct Call {
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Request {
     Status,
-    VolumeCreate { name: String },
+    VolumeCreate {
+        name: String,
+    },
     VolumeList,
-    VolumeShow { name: String },
-    VolumeRename { name: String, new_name: String },
-    VolumeDestroy { name: String, with_snapshots: bool },
-    VolumeMount { name: String, directory: PathBuf },
-    VolumeQuota { name: String, quota: Option<Limit>, reservation: Option<Limit> },
-    SnapshotCreate { volume: String, name: String },
-    SnapshotList { volume: Option<String> },
-    SnapshotShow { volume: String, name: String },
-    SnapshotDestroy { volume: String, name: String },
-    SnapshotHold { volume: String, name: String, tag: String },
-    SnapshotRelease { volume: String, name: String, tag: String },
-    CloneCreate { volume: String, snapshot: String, name: String },
+    VolumeShow {
+        name: String,
+    },
+    VolumeRename {
+        name: String,
+        new_name: String,
+    },
+    VolumeDestroy {
+        name: String,
+        with_snapshots: bool,
+    },
+    VolumeMount {
+        name: String,
+        directory: PathBuf,
+    },
+    VolumeQuota {
+        name: String,
+        quota: Option<Limit>,
+        reservation: Option<Limit>,
+    },
+    SnapshotCreate {
+        volume: String,
+        name: String,
+    },
+    SnapshotList {
+        volume: Option<String>,
+    },
+    SnapshotShow {
+        volume: String,
+        name: String,
+    },
+    SnapshotDestroy {
+        volume: String,
+        name: String,
+    },
+    SnapshotHold {
+        volume: String,
+        name: String,
+        tag: String,
+    },
+    SnapshotRelease {
+        volume: String,
+        name: String,
+        tag: String,
+    },
+    CloneCreate {
+        volume: String,
+        snapshot: String,
+        name: String,
+    },
     StoreStats,
-    StoreGc,
-    StoreScrub,
+    /// `rate`: bytes a second, 0 for as fast as it goes; absent for the usual.
+    StoreGc {
+        rate: Option<u64>,
+    },
+    StoreScrub {
+        rate: Option<u64>,
+    },
     StoreCheck,
-    Unmount { directory: PathBuf },
+    Unmount {
+        directory: PathBuf,
+    },
 }
 
 impl Request {
@@ -73,8 +120,8 @@ impl Request {
             Self::SnapshotRelease { volume, name, .. } => ("release snapshot", format!("{volume}@{name}")),
             Self::CloneCreate { name, .. } => ("create clone", name.clone()),
             Self::StoreStats => ("tell the figures of", "the store".into()),
-            Self::StoreGc => ("collect in", "the store".into()),
-            Self::StoreScrub => ("scrub", "the store".into()),
+            Self::StoreGc { .. } => ("collect in", "the store".into()),
+            Self::StoreScrub { .. } => ("scrub", "the store".into()),
             Self::StoreCheck => ("check", "the store".into()),
             Self::Unmount { directory } => ("unmount", directory.display().to_string()),
         }

@@ -3,7 +3,7 @@
 use super::block_ids::Pointer;
 use super::cursor::{Put, Reader};
 use super::key::Ino;
-use crate::base::Result;
+use crate::base::{Error, Result};
 
 /// Seconds and nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +121,9 @@ impl Inode {
         let times = [&mut inode.accessed, &mut inode.modified, &mut inode.changed, &mut inode.created];
         for time in times {
             *time = Timestamp { seconds: reader.i64()?, nanos: reader.u32()? };
+            if time.nanos >= 1_000_000_000 {
+                return Err(Error::corrupt(format!("inode has a time of {} nanoseconds", time.nanos)));
+            }
         }
         reader.finish()?;
         Ok(inode)

@@ -128,6 +128,11 @@ impl Shared {
 
     /// What is used and reserved when a reservation is granted, at most.
     pub(super) fn capacity(&self) -> u64 {
+        self.urgent_capacity() - URGENT_BYTES.min(self.urgent_capacity() / 8)
+    }
+
+    /// The same for an urgent one.
+    fn urgent_capacity(&self) -> u64 {
         let wrap_waste = self.ring.record_bytes_max() + RECORD_OVERHEAD_BYTES;
         self.room_max() - wrap_waste
     }
@@ -138,11 +143,6 @@ impl Shared {
         self.flushed.notify_all();
         self.work.notify_all();
         self.room.notify_all();
-    }
-
-    /// What reservations that are not urgent leave over.
-    fn urgent_bytes(&self) -> u64 {
-        URGENT_BYTES.min(self.capacity() / 8)
     }
 
     pub(super) fn set_stuck(&self, reason: Option<Error>) {
@@ -158,7 +158,7 @@ impl Shared {
     ) -> Result<Reservation> {
         let bytes = self.cost(payload_bytes, records)?;
         let mut state = self.state.lock();
-        let most = if urgent { self.capacity() } else { self.capacity() - self.urgent_bytes() };
+        let most = if urgent { self.urgent_capacity() } else { self.capacity() };
         let fits = |state: &State| state.used() + state.reserved + bytes <= most;
         let idle = state.ticket_next == state.ticket_served;
         state.check_open()?;
@@ -218,7 +218,7 @@ impl Shared {
     /// The most that the records can take, each in a batch of its own.
     fn cost(&self, payload_bytes: u64, records: u32) -> Result<u64> {
         let bytes = payload_bytes.checked_add(u64::from(records) * RECORD_OVERHEAD_BYTES);
-        bytes.filter(|bytes| *bytes <= self.capacity() - self.urgent_bytes()).ok_or_else(|| {
+        bytes.filter(|bytes| *bytes <= self.capacity()).ok_or_else(|| {
             let ring = self.ring.bytes;
             Error::invalid(format!(
                 "{payload_bytes} bytes in {records} records do not fit a ring of {ring} bytes"

@@ -9,11 +9,13 @@ use crate::volume::Store;
 pub struct CollectOptions {
     /// Segments of which at least this share is dead are rewritten, in percent.
     pub dead_percent: u64,
+    /// Live bytes copied a second; `None` is as fast as the disk.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Default for CollectOptions {
     fn default() -> Self {
-        Self { dead_percent: 3 }
+        Self { dead_percent: 3, bytes_per_second: Some(64 << 20) }
     }
 }
 
@@ -27,7 +29,7 @@ pub struct CollectReport {
     pub freed_bytes: u64,
 }
 
-/// Checkpoints that let dead segments go: one finds them, the next one drops them.
+/// Checkpoints that let dead segments go, at most.
 const SETTLE_CHECKPOINTS: u32 = 3;
 
 /// Gives all space back that nothing refers to. Safe to stop at any instant and to run again.
@@ -49,7 +51,7 @@ pub fn collect(
     let total = store.stats()?.dead_bytes;
     let mut freed = 0;
     while !progress.cancelled() {
-        let Some(step) = store.compact_step(options.dead_percent)? else { break };
+        let Some(step) = store.compact_step(options.dead_percent, options.bytes_per_second)? else { break };
         report.segments_rewritten += step.segments;
         report.copied_bytes += step.copied_bytes;
         freed += step.freed_bytes;
@@ -64,6 +66,14 @@ pub fn collect(
     Ok(report)
 }
 
+/// One checkpoint finds what died, the next one drops it; more only if that let more die.
 fn settle(store: &Store) -> Result<()> {
-    (0..SETTLE_CHECKPOINTS).try_for_each(|_| store.checkpoint())
+    store.checkpoint()?;
+    for _ in 1..SETTLE_CHECKPOINTS {
+        if !store.has_dead_segments() {
+            break;
+        }
+        store.checkpoint()?;
+    }
+    Ok(())
 }

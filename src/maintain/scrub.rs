@@ -5,10 +5,16 @@ use crate::base::Result;
 use crate::volume::{Finding, Store};
 
 /// How fast a scrub goes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ScrubOptions {
     /// Stored bytes a second; `None` is as fast as the disk.
     pub bytes_per_second: Option<u64>,
+}
+
+impl Default for ScrubOptions {
+    fn default() -> Self {
+        Self { bytes_per_second: Some(128 << 20) }
+    }
 }
 
 /// What a scrub found.

@@ -104,6 +104,8 @@ mod tests {
         fn monotonic(&self) -> Duration {
             Duration::ZERO
         }
+
+        fn sleep(&self, _: Duration) {}
     }
 
     #[test]

@@ -153,9 +153,11 @@ impl Catalog {
                 let entry = self.volumes.get_mut(id).ok_or_else(|| unknown("volume", *id))?;
                 self.names.remove(&entry.name);
                 self.names.insert(name.clone(), *id);
-                entry.name.clone_from(name);
+                let old = std::mem::replace(&mut entry.name, name.clone());
                 (*entry.view.name.lock()).clone_from(name);
                 self.dirty.volumes.insert(*id);
+                let snapshots: Vec<u32> = entry.snapshots.values().copied().collect();
+                self.rename_in_snapshots(&snapshots, &old, name);
             }
             CatalogChange::DestroyVolume { id } => {
                 let entry = self.volumes.remove(id).ok_or_else(|| unknown("volume", *id))?;
@@ -219,6 +221,23 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Names that have the volume's name in them follow it: those of its snapshots, and the origins of their clones.
+    fn rename_in_snapshots(&mut self, snapshots: &[u32], old: &str, new: &str) {
+        for id in snapshots {
+            let Some(snapshot) = self.snapshots.get(id) else { continue };
+            let (before, after) = (format!("{old}@{}", snapshot.name), format!("{new}@{}", snapshot.name));
+            if let Some(view) = &snapshot.view {
+                (*view.name.lock()).clone_from(&after);
+            }
+            for (clone, entry) in &mut self.volumes {
+                if entry.origin.as_deref() == Some(&before) {
+                    entry.origin = Some(after.clone());
+                    self.dirty.volumes.insert(*clone);
+                }
+            }
+        }
     }
 
     fn add_volume(&mut self, id: u32, name: &str, origin: Option<String>, created: i64, view: Arc<View>) {

@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 
 use super::roots::RootsChange;
 use super::store::{Store, StoreInner};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, Throttle};
 use crate::block::Rewritten;
 use crate::format::segment::{DIRECTORY_HEAD, ENTRY_BYTES};
 
 /// Live bytes that one step copies, at most: it bounds how long a checkpoint waits.
-const STEP_BYTES: u64 = 16 << 20;
+const STEP_BYTES: u64 = 8 << 20;
+/// How fast live blocks are copied in the background.
+const BACKGROUND_BYTES_PER_SECOND: u64 = 64 << 20;
 /// Segments that one step rewrites, at most.
 const STEP_SEGMENTS: usize = 64;
 
@@ -57,13 +59,27 @@ impl Store {
     }
 
     /// Rewrites some segments of which at least `dead_percent` is dead. `None` when there are none.
-    pub fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
-        self.inner.compact_step(dead_percent)
+    /// `bytes_per_second` bounds how fast, `None` does not.
+    pub fn compact_step(
+        &self,
+        dead_percent: u64,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Option<CompactStep>> {
+        self.inner.compact_step(dead_percent, bytes_per_second)
+    }
+
+    /// Whether segments without live blocks wait for a checkpoint to drop them.
+    pub fn has_dead_segments(&self) -> bool {
+        !self.inner.serial.lock().condemned.is_empty()
     }
 }
 
 impl StoreInner {
-    pub(crate) fn compact_step(&self, dead_percent: u64) -> Result<Option<CompactStep>> {
+    pub(crate) fn compact_step(
+        &self,
+        dead_percent: u64,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Option<CompactStep>> {
         self.shared.check_failed()?;
         let mut serial = self.serial.lock();
         let trees = &self.shared.trees;
@@ -74,8 +90,9 @@ impl StoreInner {
         let mut new_files = Vec::with_capacity(victims.len());
         let mut change = RootsChange::default();
         let mut copied_bytes = 0;
+        let mut throttle = Throttle::new(&self.shared.environment.clock, bytes_per_second);
         for victim in &victims {
-            match self.rewrite(*victim) {
+            match self.rewrite(*victim, &mut throttle) {
                 Ok(rewritten) => {
                     new_files.push(rewritten.file);
                     copied_bytes += rewritten.bytes;
@@ -121,12 +138,13 @@ impl StoreInner {
 
     /// Copies what is live of a segment into a file of its own. In a file of several segments, what dies of one
     /// would keep its space until the others go.
-    fn rewrite(&self, segment: u32) -> Result<Rewritten> {
+    fn rewrite(&self, segment: u32, throttle: &mut Throttle) -> Result<Rewritten> {
         let trees = &self.shared.trees;
         let live = |place| trees.refs.lock().count(place) > 0;
-        match trees.blocks.rewrite(&[segment], &live) {
+        let mut pace = |bytes| throttle.spend(bytes);
+        match trees.blocks.rewrite(&[segment], &live, &mut pace) {
             Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
-                trees.blocks.rewrite(&[segment], &live)
+                trees.blocks.rewrite(&[segment], &live, &mut pace)
             }
             result => result,
         }
@@ -198,7 +216,9 @@ impl StoreInner {
             if wanted || self.closed.load(Ordering::Relaxed) {
                 return;
             }
-            match self.compact_step(if short { 10 } else { 40 }) {
+            match self
+                .compact_step(if short { 10 } else { 40 }, (!short).then_some(BACKGROUND_BYTES_PER_SECOND))
+            {
                 Ok(Some(step)) => tracing::debug!("compaction: {step:?}"),
                 Ok(None) => return,
                 Err(error) => return report(&error),

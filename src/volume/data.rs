@@ -60,9 +60,9 @@ impl View {
     /// Up to `length` bytes from `offset`; fewer at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, length: usize) -> Result<Vec<u8>> {
         let _gate = self.shared.gate.read_recursive();
-        self.check_alive()?;
         let (mut sources, pages, base, length) = {
             let state = self.state.read();
+            self.check_alive()?;
             let inode = self.file(&state, ino)?;
             let length = (length as u64).min(inode.size.saturating_sub(offset));
             let pages: Vec<(u64, usize, usize)> = parts(offset, length).collect();
@@ -367,8 +367,8 @@ impl View {
         // The gate keeps the shared blocks in place until the target's layer names them.
         let _gate = self.shared.gate.read_recursive();
         let sources = {
-            self.check_alive()?;
             let state = self.state.read();
+            self.check_alive()?;
             let numbers: Vec<u64> = (from..from + count).collect();
             let base = state.base.pages(&self.shared.trees, from_ino, &numbers)?;
             let live = numbers.iter().map(|page| state.live.page(from_ino, *page));

@@ -117,6 +117,8 @@ impl Store {
     /// All volumes with their figures, by name. Changes in memory are stored first, so that the figures are exact.
     pub fn volumes(&self) -> Result<Vec<VolumeInfo>> {
         self.settle()?;
+        // No checkpoint between looking at the roots and walking them.
+        let _serial = self.inner.serial.lock();
         let rows: Vec<(VolumeInfo, TreeRoot)> = {
             let catalog = self.inner.catalog.lock();
             catalog
@@ -140,7 +142,6 @@ impl Store {
                 })
                 .collect()
         };
-        let _serial = self.inner.serial.lock();
         let mut out = Vec::with_capacity(rows.len());
         for (mut info, tree) in rows {
             info.unique_bytes = self.inner.unique_bytes(tree.root)?;
@@ -153,6 +154,7 @@ impl Store {
     /// Snapshots with their figures, of one volume or of all, oldest first.
     pub fn snapshots(&self, volume: Option<&str>) -> Result<Vec<SnapshotInfo>> {
         self.settle()?;
+        let _serial = self.inner.serial.lock();
         let rows: Vec<(SnapshotInfo, TreeRoot)> = {
             let catalog = self.inner.catalog.lock();
             let only = volume.map(|name| catalog.volume_id(name)).transpose()?;
@@ -186,7 +188,6 @@ impl Store {
                 })
                 .collect()
         };
-        let _serial = self.inner.serial.lock();
         let mut out = Vec::with_capacity(rows.len());
         for (mut info, tree) in rows {
             info.unique_bytes = self.inner.unique_bytes(tree.root)?;
@@ -228,17 +229,13 @@ impl Store {
     pub fn stats(&self) -> Result<StoreStats> {
         self.settle()?;
         let trees = &self.inner.shared.trees;
-        let (mut logical_pages, volumes, snapshots) = {
+        let (logical_pages, volumes, snapshots) = {
             let catalog = self.inner.catalog.lock();
-            let pages = catalog.volumes.values().map(|entry| entry.view.state.read().base.chain().1.pages);
-            let pages: u64 = pages.sum();
+            let heads = catalog.volumes.values().map(|entry| entry.view.state.read().base.chain().1.pages);
+            let images = catalog.snapshots.values().map(|entry| entry.version.chain().1.pages);
+            let pages: u64 = heads.sum::<u64>() + images.sum::<u64>();
             (pages, catalog.volumes.len() as u64, catalog.snapshots.len() as u64)
         };
-        {
-            let catalog = self.inner.catalog.lock();
-            logical_pages +=
-                catalog.snapshots.values().map(|entry| entry.version.chain().1.pages).sum::<u64>();
-        }
         let (live_blocks, live_bytes) = {
             let refs = trees.refs.lock();
             (refs.live_blocks(), refs.live_bytes())

@@ -126,8 +126,10 @@ impl View {
     /// Runs `body` under the read lock, with the tree's blocks kept where they are.
     pub(crate) fn reading<T>(&self, body: impl FnOnce(&ViewState) -> Result<T>) -> Result<T> {
         let _gate = self.shared.gate.read_recursive();
+        let state = self.state.read();
+        // Under the lock: a destroy that came before has emptied the state.
         self.check_alive()?;
-        body(&self.state.read())
+        body(&state)
     }
 
     /// Runs `body` as one change: what it puts is journaled together.
@@ -154,8 +156,8 @@ impl View {
     pub(crate) fn changing_now<T>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
         self.check_writable()?;
         let _gate = self.shared.gate.read_recursive();
-        self.check_alive()?;
         let mut state = self.state.write();
+        self.check_alive()?;
         let cost = state.live.cost;
         let mut change = Change { view: self, state: &mut state, batch: Vec::new(), replaying: false };
         let result = body(&mut change);

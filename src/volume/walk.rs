@@ -6,7 +6,7 @@ use super::store::{Store, StoreInner};
 use super::trees::{Child, Trees, for_each_child};
 use super::types::{FileKind, Ino, ROOT_INO};
 use super::{btree, radix};
-use crate::base::{ErrorKind, Result};
+use crate::base::{ErrorKind, Result, Throttle};
 use crate::block::Damage;
 use crate::format::catalog_records::TreeRoot;
 use crate::format::inode::{Inode, MapRoot, decode_entry};
@@ -345,17 +345,10 @@ impl Store {
     ) -> Result<Vec<Damage>> {
         let inner = &self.inner;
         let blocks = &inner.shared.trees.blocks;
-        let clock = inner.shared.environment.clock.clone();
-        let began = clock.monotonic();
-        let mut read = 0u64;
+        let mut throttle = Throttle::new(&inner.shared.environment.clock, bytes_per_second);
         let mut slow = |bytes: u64| {
             pace(bytes);
-            read += bytes;
-            if let Some(rate) = bytes_per_second {
-                let due = std::time::Duration::from_secs_f64(read as f64 / rate.max(1) as f64);
-                let spent = clock.monotonic().saturating_sub(began);
-                std::thread::sleep(due.saturating_sub(spent).min(std::time::Duration::from_millis(100)));
-            }
+            throttle.spend(bytes);
         };
         loop {
             let file = |id| blocks.segments().iter().find(|info| info.id == id).map(|info| info.file);

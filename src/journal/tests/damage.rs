@@ -87,7 +87,7 @@ fn short_missing_and_foreign_files_are_named() {
     assert_eq!(kind(&storage, Start { seq: Seq(2), ..start }), ErrorKind::Corrupt);
     let gone = storage.fork();
     gone.remove_raw("journal").unwrap();
-    assert_eq!(kind(&gone, start), ErrorKind::NotFound);
+    assert_eq!(kind(&gone, start), ErrorKind::Corrupt);
     assert_eq!(create(&storage, ID, 1 << 20).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(create(&gone, ID, 1000).unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -142,6 +142,25 @@ fn those_blocked_for_room_leave_when_it_shuts_down() {
 }
 
 #[test]
+fn those_blocked_for_room_are_told_why_there_is_none_and_what_is_urgent_goes_on() {
+    let (storage, start) = created(128 << 10);
+    let (journal, _) = reopen(&storage, start, THREADED).unwrap();
+    append(&journal, b"nothing that can be released");
+    let held = journal.reserve(journal.capacity_bytes() - 4 * PAGE, 1).unwrap();
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| journal.reserve(3 * PAGE, 1).err().map(|error| error.kind()));
+        journal.set_stuck(Some(Error::new(ErrorKind::NoSpace, "the host is full")));
+        assert_eq!(blocked.join().unwrap(), Some(ErrorKind::NoSpace));
+    });
+    assert!(journal.reserve(3 * PAGE, 1).is_err());
+    let mut urgent = journal.reserve_urgent(PAGE, 1).unwrap();
+    journal.append(&mut urgent, &[b"destroy"]);
+    journal.set_stuck(None);
+    drop(held);
+    journal.reserve(3 * PAGE, 1).unwrap();
+}
+
+#[test]
 fn a_panic_in_a_callback_poisons_instead_of_hanging() {
     let (storage, start) = created(1 << 20);
     let (journal, _) = reopen(&storage, start, THREADED).unwrap();
