@@ -164,3 +164,28 @@ fn what_was_destroyed_no_longer_counts_as_a_sharer() {
     store.destroy_volume("clone").unwrap();
     assert!(store.snapshot_info("pg", "s").unwrap().unique_bytes > page(1).len() as u64 / 100);
 }
+
+#[test]
+fn the_journal_takes_only_what_changed_of_a_page() {
+    let (sim, store) = new_store();
+    let view = store.create_volume("pg").unwrap();
+    let ino = make_file(&view, b"wal");
+    let mut bytes = page(3);
+    view.write(ino, 0, &bytes).unwrap();
+    view.flush().unwrap();
+    let written = || {
+        let ring = sim.read_raw("journal").unwrap();
+        ring.chunks(4096).filter(|page| page.iter().any(|byte| *byte != 0)).count()
+    };
+    let before = written();
+    for n in 0..20 {
+        bytes[100 + n * 300..200 + n * 300].fill(0xA5);
+        view.write(ino, 0, &bytes).unwrap();
+        view.flush().unwrap();
+    }
+    // One page of the ring each, where the whole page would take three.
+    assert_eq!(written() - before, 20);
+    let crashed = sim.after_crash(stillpoint::base::sim::Landing::None);
+    let store = Store::open(Arc::new(crashed), &environment(), &small()).unwrap();
+    assert_eq!(store.volume("pg").unwrap().read(ino, 0, 8192).unwrap(), bytes);
+}

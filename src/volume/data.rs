@@ -26,6 +26,18 @@ fn parts(offset: u64, length: u64) -> impl Iterator<Item = (u64, usize, usize)> 
     })
 }
 
+/// The range in which two slices of one length differ.
+fn difference(old: &[u8], new: &[u8]) -> Option<(usize, usize)> {
+    const STEP: usize = 64;
+    let differ = |(a, b): (&[u8], &[u8])| a != b;
+    let first = old.chunks(STEP).zip(new.chunks(STEP)).position(differ)? * STEP;
+    let from = first + old[first..].iter().zip(&new[first..]).position(|(a, b)| a != b)?;
+    let kept = old.rchunks(STEP).zip(new.rchunks(STEP)).position(differ)? * STEP;
+    let end = old.len() - kept;
+    let same = old[..end].iter().rev().zip(new[..end].iter().rev()).position(|(a, b)| a != b)?;
+    Some((from, end - same))
+}
+
 fn check_range(offset: u64, length: u64) -> Result<u64> {
     match offset.checked_add(length) {
         Some(end) if end <= FILE_BYTES_MAX => Ok(end),
@@ -421,11 +433,14 @@ impl Change<'_> {
     }
 
     fn write_page(&mut self, ino: Ino, page: u64, start: usize, bytes: &[u8]) -> Result<()> {
-        let stop = start + bytes.len();
+        let (mut start, mut stop) = (start, start + bytes.len());
         let file = self.state.live.files.entry(ino).or_default();
         if let Some(PageEntry::Data(existing)) = file.pages.get_mut(&page) {
+            // The journal needs only what changed: the end of a log is written again and again, page by page.
+            let Some((from, to)) = difference(&existing[start..stop], bytes) else { return Ok(()) };
+            (start, stop) = (start + from, start + to);
             // A reader that still holds the page keeps what it saw.
-            Arc::make_mut(existing)[start..stop].copy_from_slice(bytes);
+            Arc::make_mut(existing)[start..stop].copy_from_slice(&bytes[from..to]);
         } else {
             let new = if bytes.len() == PAGE_SIZE {
                 Arc::from(bytes)
@@ -482,5 +497,22 @@ impl Change<'_> {
         }
         inode.size = size;
         Ok(inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn the_difference_is_as_short_as_it_can_be() {
+        let old = vec![7u8; 300];
+        assert_eq!(difference(&old, &old), None);
+        assert_eq!(difference(&[], &[]), None);
+        for (from, to) in [(0, 1), (0, 300), (63, 65), (64, 128), (299, 300), (130, 131), (1, 299)] {
+            let mut new = old.clone();
+            (new[from], new[to - 1]) = (8, 8);
+            assert_eq!(difference(&old, &new), Some((from, to)));
+        }
     }
 }
