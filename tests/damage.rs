@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use model::{Tree, node_difference, read_node};
 use operations::{Dice, generate};
-use stillpoint::base::sim::{Landing, SimStorage};
+use stillpoint::base::sim::{Fault, FaultError, FaultOn, Landing, SimStorage};
 use stillpoint::base::{Error, ErrorKind, Random, SeededRandom};
 use stillpoint::maintain::{CollectOptions, ScrubOptions, check, collect, scrub};
 use stillpoint::volume::{OpenOptions, Store, View};
@@ -324,4 +324,47 @@ fn a_damaged_snapshot_can_be_destroyed_and_space_comes_back() {
     assert_eq!(world.store.volume("v").unwrap().read(file, 0, 400 << 10).unwrap(), readable);
     let checked = check(&world.store, &mut |_| {}).unwrap();
     assert!(checked.findings.is_empty(), "{checked:?}");
+}
+
+#[test]
+fn what_cannot_be_read_for_a_moment_is_not_lost() {
+    let mut met = 0;
+    for after in 0..40 {
+        let sim = new_sim();
+        let mut world = World::new(Arc::new(sim.clone()), 516 << 10);
+        let volume = world.store.create_volume("v").unwrap();
+        let owner = stillpoint::volume::Owner { uid: 0, gid: 0 };
+        let file = volume.create(1, b"f", stillpoint::volume::NewNode::File, 0o600, owner).unwrap().ino;
+        let mut expected: Vec<u8> = (0..800u64 << 10).flat_map(|n| (n / 999).to_le_bytes()).collect();
+        volume.write(file, 0, &expected).unwrap();
+        drop(volume);
+        world.reopen().unwrap();
+        let volume = world.store.volume("v").unwrap();
+        for page in [0usize, 300, 700] {
+            volume.write(file, page as u64 * 8192, &[7; 8192]).unwrap();
+            expected[page * 8192..(page + 1) * 8192].fill(7);
+        }
+        let prefix = "segments/".to_owned();
+        sim.inject(Fault { prefix, ..Fault::once(FaultOn::Read, after, FaultError::Io) });
+        let result = world.store.checkpoint();
+        sim.clear_faults();
+        if let Err(error) = &result {
+            met += 1;
+            assert_eq!(error.kind(), ErrorKind::Unreadable, "{error:?}");
+            volume.write(file, 0, &[7; 8192]).unwrap();
+            world.store.checkpoint().unwrap();
+        }
+        assert!(volume.read(file, 0, expected.len()).unwrap() == expected, "after {after} reads");
+        assert!(world.store.recover_references().unwrap());
+        assert!(check(&world.store, &mut |_| {}).unwrap().findings.is_empty());
+        drop(volume);
+        world.reopen().unwrap();
+        let volume = world.store.volume("v").unwrap();
+        assert!(
+            volume.read(file, 0, expected.len()).unwrap() == expected,
+            "after {after} reads, opened again"
+        );
+    }
+    println!("{met} checkpoints met a read that failed");
+    assert!(met > 0);
 }

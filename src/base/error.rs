@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The host failed to read or write.
     Io,
+    /// The host could not read a block: it is not known to be damaged, a later try may succeed.
+    Unreadable,
     /// An fsync failed earlier: what was written since is unknown, reopen the store.
     Poisoned,
 }
@@ -92,6 +94,15 @@ impl Error {
         };
         let message = format!("cannot {action} {object}: {source}");
         Self::with_source(kind, message, source)
+    }
+
+    /// As `io`, for a read of what may be there all the same.
+    pub fn read(object: &str, source: io::Error) -> Self {
+        let mut error = Self::io("read", object, source);
+        if error.kind == ErrorKind::Io {
+            error.kind = ErrorKind::Unreadable;
+        }
+        error
     }
 
     pub fn kind(&self) -> ErrorKind {

@@ -266,7 +266,7 @@ impl BlockStore {
         let file = self.file(record.file)?;
         let bytes = file
             .map(chunk.directory_offset, chunk.directory_bytes())
-            .map_err(|error| Error::io("read a directory of", &name, error))?;
+            .map_err(|error| Error::read(&format!("a directory of {name}"), error))?;
         decode_directory(&bytes, record.id, &chunk.directory_check).map_err(|error| error.context(name))
     }
 
@@ -306,7 +306,7 @@ impl BlockStore {
         let mode = if self.read_only { OpenMode::Read } else { OpenMode::ReadWrite };
         let handle = self.storage.open(&name, mode).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::corrupt(format!("segment file {name} is missing")),
-            _ => Error::io("open", &name, error),
+            _ => Error::read(&name, error),
         })?;
         self.files.insert(file, handle.clone());
         Ok(handle)
@@ -315,7 +315,7 @@ impl BlockStore {
     pub(super) fn read_file(&self, file: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.file(file)?
             .read_exact_at(buffer, offset)
-            .map_err(|error| Error::io("read", &format!("{} at byte {offset}", file_name(file)), error))
+            .map_err(|error| Error::read(&format!("{} at byte {offset}", file_name(file)), error))
     }
 
     /// Appends a block. It can be read after `finish`, and is durable after `sync` and the commit of

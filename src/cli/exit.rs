@@ -80,7 +80,8 @@ pub(super) fn status(kind: ErrorKind) -> u8 {
         | K::CrossVolume
         | K::Corrupt
         | K::Io
-        | K::Poisoned => 1,
+        | K::Poisoned
+        | K::Unreadable => 1,
     }
 }
 

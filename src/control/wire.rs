@@ -246,6 +246,7 @@ const KIND_NAMES: &[(ErrorKind, &str)] = &[
     (ErrorKind::Corrupt, "corrupt"),
     (ErrorKind::Io, "io"),
     (ErrorKind::Poisoned, "poisoned"),
+    (ErrorKind::Unreadable, "unreadable"),
 ];
 
 /// A kind's name on the wire.

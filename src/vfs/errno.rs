@@ -30,7 +30,7 @@ pub(crate) fn errno_of(kind: ErrorKind) -> Errno {
         ErrorKind::Stale => Errno::STALE,
         ErrorKind::InUse | ErrorKind::Locked => Errno::BUSY,
         ErrorKind::NotAllowed | ErrorKind::Precondition => Errno::PERM,
-        ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::Poisoned => Errno::IO,
+        ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::Unreadable | ErrorKind::Poisoned => Errno::IO,
     }
 }
 
@@ -44,7 +44,10 @@ impl Failures {
     /// The error number, and a line in the log when the store itself failed: the system call's caller learns
     /// no more than EIO.
     pub(crate) fn errno(&self, error: &Error) -> Errno {
-        if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::Poisoned) {
+        if matches!(
+            error.kind(),
+            ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::Unreadable | ErrorKind::Poisoned
+        ) {
             let mut logged = self.logged.lock();
             if logged.len() < LOGGED_MAX && logged.insert(error.message().to_owned()) {
                 tracing::error!(kind = ?error.kind(), "{error}");

@@ -47,7 +47,7 @@ impl StoreInner {
         if let Err(error) = &result {
             match error.kind() {
                 // Nothing was committed, and nothing is lost: the changes wait in memory and in the journal.
-                ErrorKind::NoSpace | ErrorKind::Corrupt => self.shared.set_blocked(Some(error)),
+                kind if blocks_only(kind) => self.shared.set_blocked(Some(error)),
                 ErrorKind::Poisoned => {}
                 _ => self.shared.fail(error),
             }
@@ -85,6 +85,7 @@ impl StoreInner {
             // Nothing has changed: all that the journal holds is in the roots, so nothing needs to be written
             // unless the ring must be freed.
             if journal.used_bytes() == 0 {
+                self.shared.set_blocked(None);
                 self.refresh_space();
                 return Ok(());
             }
@@ -99,8 +100,7 @@ impl StoreInner {
             }
             Err(error) => {
                 // Unless the host was full, the commit may have landed: its files stay until an open can tell.
-                let not_committed = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Corrupt);
-                self.give_up(frozen, not_committed)?;
+                self.give_up(frozen, blocks_only(error.kind()))?;
                 Err(error)
             }
         }
@@ -190,7 +190,9 @@ impl StoreInner {
             let parent = tree_of(&parent, &computed)?;
             let tree = storing.layer(&parent, &layer, next_ino);
             let tree = tree.map_err(|error| match error.kind() {
-                ErrorKind::Corrupt => error.context(format!("{} cannot be stored", self.owner_of(version))),
+                ErrorKind::Corrupt | ErrorKind::Unreadable => {
+                    error.context(format!("{} cannot be stored", self.owner_of(version)))
+                }
                 _ => error,
             })?;
             computed.insert(Arc::as_ptr(version), tree);
@@ -398,6 +400,11 @@ impl StoreInner {
         };
         self.rebuild_refs(&roots)
     }
+}
+
+/// Whether an error that ended a checkpoint came before its commit: nothing was lost, a later one may succeed.
+pub(crate) fn blocks_only(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NoSpace | ErrorKind::Corrupt | ErrorKind::Unreadable)
 }
 
 fn tree_of(version: &Arc<Version>, computed: &Computed) -> Result<TreeRoot> {

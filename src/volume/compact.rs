@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::roots::RootsChange;
 use super::store::{Store, StoreInner};
@@ -17,6 +18,8 @@ use crate::format::segment::{DIRECTORY_HEAD, ENTRY_BYTES};
 const STEP_BYTES: u64 = 8 << 20;
 /// How fast live blocks are copied in the background.
 const BACKGROUND_BYTES_PER_SECOND: u64 = 64 << 20;
+/// How often references are counted again while some could not be.
+const RECOUNT_EVERY: Duration = Duration::from_secs(60);
 /// Segments that one step rewrites, at most.
 const STEP_SEGMENTS: usize = 64;
 
@@ -49,13 +52,7 @@ impl Store {
     /// After damage: counts the references again, for what could not be read may be gone. Answers whether space can
     /// be reclaimed.
     pub fn recover_references(&self) -> Result<bool> {
-        let _serial = self.inner.serial.lock();
-        let trees = &self.inner.shared.trees;
-        if trees.is_incomplete() {
-            let roots = self.inner.catalog.lock().durable_roots();
-            self.inner.rebuild_refs(&roots)?;
-        }
-        Ok(!trees.is_incomplete())
+        self.inner.recover_references()
     }
 
     /// Rewrites some segments of which at least `dead_percent` is dead. `None` when there are none.
@@ -75,6 +72,17 @@ impl Store {
 }
 
 impl StoreInner {
+    fn recover_references(&self) -> Result<bool> {
+        let mut serial = self.serial.lock();
+        let trees = &self.shared.trees;
+        if trees.is_incomplete() {
+            serial.recounted = self.shared.environment.clock.monotonic();
+            let roots = self.catalog.lock().durable_roots();
+            self.rebuild_refs(&roots)?;
+        }
+        Ok(!trees.is_incomplete())
+    }
+
     pub(crate) fn compact_step(
         &self,
         dead_percent: u64,
@@ -204,6 +212,14 @@ impl StoreInner {
 
     /// In the background: some work when a quarter of the store is dead, or when space is short.
     pub(crate) fn reclaim_some(&self) {
+        if self.shared.trees.is_incomplete() {
+            // What the host could not read once it may read later.
+            let now = self.shared.environment.clock.monotonic();
+            let due = now.saturating_sub(self.serial.lock().recounted) > RECOUNT_EVERY;
+            if due && let Err(error) = self.recover_references() {
+                report(&error);
+            }
+        }
         let (bytes, dead) = self.dead_bytes();
         let free = self.shared.free_bytes.load(Ordering::Relaxed);
         let short = free < bytes / 8 && dead > bytes / 20;

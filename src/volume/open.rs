@@ -116,7 +116,12 @@ impl Store {
             shared,
             catalog: Mutex::new(catalog),
             roots,
-            serial: Mutex::new(Serial { superblock, condemned: Vec::new(), damaged: HashSet::new() }),
+            serial: Mutex::new(Serial {
+                superblock,
+                condemned: Vec::new(),
+                damaged: HashSet::new(),
+                recounted: Duration::ZERO,
+            }),
             pool,
             store_id: superblock.store_id,
             checkpoints: AtomicU64::new(superblock.checkpoint),
@@ -412,7 +417,7 @@ impl StoreInner {
         }
         let mut result = self.checkpoint_now();
         if let Err(error) = &result
-            && matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Corrupt)
+            && super::checkpoint::blocks_only(error.kind())
         {
             // What cannot be stored in segments now may still fit the journal, where the next open finds it.
             tracing::warn!("closing without a checkpoint: {error}");

@@ -2,7 +2,7 @@
 
 use super::ranges::RangeSet;
 use super::trees::Trees;
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result};
 use crate::format::Pointer;
 use crate::format::inode::MapRoot;
 use crate::format::node::{FANOUT, Node, RADIX_LEVELS_MAX};
@@ -132,7 +132,7 @@ impl Change<'_> {
             if self.cleared.covers(base, end) {
                 self.forget(&pointer, level)?;
             } else {
-                old = self.children(&pointer, level);
+                old = self.children(&pointer, level)?;
             }
         } else if updates.is_empty() {
             return Ok(None);
@@ -196,15 +196,15 @@ impl Change<'_> {
 
     /// What a node maps. Where that cannot be read, every page below is lost until it is written again; a file that
     /// is damaged must not keep the others from being stored.
-    fn children(&mut self, pointer: &Pointer, level: u8) -> Vec<(u8, Pointer)> {
+    fn children(&mut self, pointer: &Pointer, level: u8) -> Result<Vec<(u8, Pointer)>> {
         let node = self.trees.node(pointer);
         match node.and_then(|node| children_at(&node, level).map(<[_]>::to_vec)) {
-            Ok(children) => children,
-            Err(error) => {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!("what a mapping node of level {level} led to is lost: {error}");
                 self.lost = true;
-                (0..=u8::MAX).map(|index| (index, pointer.lost())).collect()
+                Ok((0..=u8::MAX).map(|index| (index, pointer.lost())).collect())
             }
+            result => result,
         }
     }
 
@@ -223,9 +223,12 @@ impl Change<'_> {
 
     /// Takes a subtree that goes as a whole out of the figures.
     fn forget(&mut self, pointer: &Pointer, level: u8) -> Result<()> {
-        let Ok(node) = self.trees.node(pointer) else {
-            self.lost = true;
-            return Ok(());
+        let node = match self.trees.node(pointer) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.lost = true;
+                return Ok(());
+            }
+            result => result?,
         };
         for (_, child) in children_at(&node, level)? {
             if level == 1 {

@@ -192,7 +192,7 @@ impl Roots {
             tables.main = Handle::Lost;
             return Err(match error.kind() {
                 // Whether it landed is not known.
-                ErrorKind::Corrupt => Error::new(ErrorKind::Io, error.to_string()),
+                ErrorKind::Corrupt | ErrorKind::Unreadable => Error::new(ErrorKind::Io, error.to_string()),
                 _ => error,
             });
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::store::{Store, StoreInner};
 use super::trees::{Child, Trees, for_each_child};
 use super::types::{SnapshotInfo, StoreStats, ViewId, VolumeInfo};
-use crate::base::{Error, ErrorKind, OpenMode, Result, SpaceInfo};
+use crate::base::{Error, OpenMode, Result, SpaceInfo};
 use crate::format::catalog_records::TreeRoot;
 use crate::format::segment::ENTRY_BYTES;
 use crate::format::{PAGE_SIZE, Place, Pointer};
@@ -220,7 +220,7 @@ impl Store {
         }
         match self.checkpoint() {
             // Then the figures are those of the last checkpoint.
-            Err(error) if matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Corrupt) => Ok(()),
+            Err(error) if super::checkpoint::blocks_only(error.kind()) => Ok(()),
             result => result,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -29,6 +30,8 @@ pub(crate) struct Serial {
     pub(crate) condemned: Vec<u32>,
     /// Segments that compaction could not read.
     pub(crate) damaged: HashSet<u32>,
+    /// When references were last counted again because some could not be.
+    pub(crate) recounted: Duration,
 }
 
 pub(crate) struct StoreInner {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, Result};
 use crate::block::{BlockStore, RefTable, encode_content};
 use crate::format::inode::MapRoot;
 use crate::format::key;
@@ -84,11 +84,7 @@ impl Trees {
     }
 
     pub(crate) fn node_uncached(&self, pointer: &Pointer) -> Result<Node> {
-        let content = self.blocks.read_uncached(pointer).map_err(|error| match error.kind() {
-            // A sector that the host cannot read is damage, not a failed write.
-            ErrorKind::Io => Error::corrupt(error.to_string()),
-            _ => error,
-        })?;
+        let content = self.blocks.read_uncached(pointer)?;
         Node::decode(&content)
     }
 

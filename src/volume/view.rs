@@ -333,7 +333,8 @@ impl<'a> Change<'a> {
     /// The page was changed in part, and what it was cannot be read: so cannot what it is.
     pub(crate) fn lose_page(&mut self, ino: Ino, page: u64, source: &PageSource, error: Error) -> Result<()> {
         let PageSource::Stored(pointer) = source else { return Err(error) };
-        if !self.replaying {
+        // What the host cannot read at this moment is not lost.
+        if !self.replaying || error.kind() != ErrorKind::Corrupt {
             return Err(error);
         }
         tracing::warn!("{} inode {ino}: page {page} is lost: {error}", self.view.name());

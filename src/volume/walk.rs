@@ -6,7 +6,7 @@ use super::store::{Store, StoreInner};
 use super::trees::{Child, Trees, for_each_child};
 use super::types::{FileKind, Ino, ROOT_INO};
 use super::{btree, radix};
-use crate::base::{ErrorKind, Result, Throttle};
+use crate::base::{Result, Throttle};
 use crate::block::Damage;
 use crate::format::catalog_records::TreeRoot;
 use crate::format::inode::{Inode, MapRoot, decode_entry};
@@ -40,7 +40,7 @@ impl Store {
         let mut out = Recount::default();
         if !inner.shared.options.read_only {
             match self.checkpoint() {
-                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NoSpace) => {
+                Err(error) if super::checkpoint::blocks_only(error.kind()) => {
                     out.findings.push(finding("checkpoint".into(), error.to_string()));
                 }
                 result => result?,
