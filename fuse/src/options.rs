@@ -24,7 +24,7 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             source: "stillpoint".to_owned(),
-            event_loops: 4,
+            event_loops: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             writeback: true,
             read_only: false,
             read_ahead_kib: 1024,
