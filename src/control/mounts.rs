@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stillpoint_fuse::{MountOptions, is_mounted, unbind};
 
@@ -13,6 +14,10 @@ use super::rows::{MountRow, RequestsRow};
 use crate::base::{Clock, Error, ErrorKind, Result};
 use crate::vfs::{Mount, MountTarget};
 use crate::volume::{Store, ViewId};
+
+/// How long, and how often, open files are given to turn out to be closed.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
+const CLOSE_LOOKS: u32 = 40;
 
 /// Sessions and the bind mounts on them.
 pub(super) struct Mounts {
@@ -165,7 +170,16 @@ impl Mounts {
 
     /// Refuses what would pull a view from under its users.
     pub(super) fn check_unused(&self, what: &str, view: ViewId, volume: Option<&str>) -> Result<()> {
-        let open: u64 = self.sessions.iter().map(|session| session.mount.open_files(view)).sum();
+        let count = || self.sessions.iter().map(|session| session.mount.open_files(view)).sum::<u64>();
+        let mut open = count();
+        // The kernel tells of a file's last close a moment after close(2) has returned.
+        for _ in 0..CLOSE_LOOKS {
+            if open == 0 {
+                break;
+            }
+            self.clock.sleep(CLOSE_LOOK);
+            open = count();
+        }
         if open > 0 {
             return Err(Error::new(
                 ErrorKind::InUse,

@@ -8,5 +8,6 @@ mod attributes;
 mod data;
 mod fixture;
 mod lists;
+mod model;
 mod names;
 mod sessions;
