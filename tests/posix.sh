@@ -60,7 +60,7 @@ END
 cat >"$scratch/fsx.toml" <<END
 flen = 4194304
 [opsize]
-min = 0
+min = 1
 max = 131072
 align = 1
 [weights]

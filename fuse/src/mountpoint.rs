@@ -12,6 +12,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long, and how often, a busy mount is given to turn out not to be.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+const BUSY_TRIES: u32 = 40;
 
 /// Takes a mount off `directory` whose daemon died ("Transport endpoint is not connected"). True if there
 /// was one.
@@ -65,8 +70,15 @@ pub(crate) fn attach(directory: &Path, source: &str, read_only: bool) -> io::Res
     Ok(device.into())
 }
 
-/// Takes the mount off the tree. `EBUSY` when files are open on it.
+/// Takes the mount off the tree. `EBUSY` when files are open on it, also after a moment: the kernel lets go of a file
+/// only some time after the last close(2) of it has returned.
 pub(crate) fn detach(directory: &Path) -> Result<(), Errno> {
+    for _ in 0..BUSY_TRIES {
+        match unmount(directory, UnmountFlags::empty()) {
+            Err(Errno::BUSY) => std::thread::sleep(BUSY_WAIT),
+            settled => return settled,
+        }
+    }
     unmount(directory, UnmountFlags::empty())
 }
 
