@@ -290,6 +290,19 @@ fn a_volume_alone_with_a_process_of_its_own() {
 }
 
 #[test]
+fn lists_end_with_what_all_takes_on_the_host() {
+    let fixture = Fixture::new();
+    fixture.ok(["volume", "create", "alpha"]);
+    fixture.ok(["snapshot", "create", "alpha@one"]);
+    for noun in ["volume", "snapshot"] {
+        let run = fixture.run([noun, "list"]);
+        let last = run.stdout.lines().last().unwrap_or_default();
+        assert!(last.starts_with("in all 0 B logical, ") && last.ends_with(" physical"), "{run:?}");
+        assert_eq!(fixture.json([noun, "list"]).as_array().unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn origins_follow_a_rename() {
     let fixture = Fixture::new();
     fixture.ok(["volume", "create", "alpha"]);

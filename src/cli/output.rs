@@ -79,21 +79,28 @@ impl Output {
 pub(super) struct Table {
     headings: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    /// Lines below the rows.
+    notes: Vec<String>,
 }
 
 impl Table {
     /// A table with a heading over each column; a heading that starts with `>` sets its column to the right.
     pub(super) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self { headings: headings.to_vec(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// Two columns without headings: names and values.
     pub(super) fn facts() -> Self {
-        Self { headings: vec!["", ""], rows: Vec::new() }
+        Self { headings: vec!["", ""], rows: Vec::new(), notes: Vec::new() }
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// Adds a line below the rows.
+    pub(super) fn note(&mut self, text: String) {
+        self.notes.push(text);
     }
 
     /// Adds one name and value.
@@ -116,6 +123,10 @@ impl Table {
         for row in &self.rows {
             let cells: Vec<&str> = row.iter().map(String::as_str).collect();
             self.line(&mut text, &widths, &cells);
+        }
+        for note in &self.notes {
+            text.push_str(note);
+            text.push('\n');
         }
         text
     }

@@ -9,7 +9,7 @@ use super::exit::{Failure, Outcome, Result};
 use super::names::{SnapshotName, parse_name};
 use super::output::{Show, Table, format_list, format_time};
 use super::sizes::format_bytes;
-use super::volume::{Destroyed, unexpected};
+use super::volume::{Destroyed, store_note, unexpected};
 use crate::base::ErrorKind;
 use crate::control::{Reply, Request, SnapshotRow};
 
@@ -65,10 +65,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             context.output.show(&Taken::from(row))?;
         }
         Command::List { volume } => {
-            let Reply::Snapshots(rows) = context.ask(&Request::SnapshotList { volume })? else {
+            let session = context.open()?;
+            let Reply::Snapshots(rows) = session.ask(&Request::SnapshotList { volume })? else {
                 return Err(unexpected());
             };
-            context.output.show(&Snapshots(rows.into_iter().map(SnapshotView::from).collect()))?;
+            let store = store_note(&session)?;
+            session.close()?;
+            context.output.show(&Snapshots(rows.into_iter().map(SnapshotView::from).collect(), store))?;
         }
         Command::Show { snapshot: SnapshotName { volume, name } } => {
             show(context, &Request::SnapshotShow { volume, name })?;
@@ -197,7 +200,7 @@ impl Show for SnapshotView {
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Snapshots(Vec<SnapshotView>);
+struct Snapshots(Vec<SnapshotView>, #[serde(skip)] String);
 
 impl Show for Snapshots {
     fn table(&self) -> Table {
@@ -214,6 +217,7 @@ impl Show for Snapshots {
                 format_list(&snapshot.clones),
             ]);
         }
+        table.note(self.1.clone());
         table
     }
 }

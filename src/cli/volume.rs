@@ -86,8 +86,11 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             context.output.show(&Named { name, origin: None })?;
         }
         Command::List => {
-            let Reply::Volumes(rows) = context.ask(&Request::VolumeList)? else { return Err(unexpected()) };
-            context.output.show(&Volumes(rows.into_iter().map(VolumeView::from).collect()))?;
+            let session = context.open()?;
+            let Reply::Volumes(rows) = session.ask(&Request::VolumeList)? else { return Err(unexpected()) };
+            let store = store_note(&session)?;
+            session.close()?;
+            context.output.show(&Volumes(rows.into_iter().map(VolumeView::from).collect(), store))?;
         }
         Command::Show { name } => show(context, &Request::VolumeShow { name })?,
         Command::Rename { name, new_name } => {
@@ -224,7 +227,14 @@ impl Show for VolumeView {
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Volumes(Vec<VolumeView>);
+struct Volumes(Vec<VolumeView>, #[serde(skip)] String);
+
+/// What all volumes and snapshots take together: blocks are shared, so no row has host bytes of its own.
+pub(super) fn store_note(session: &Session) -> Result<String> {
+    let Reply::Stats(stats) = session.ask(&Request::StoreStats)? else { return Err(unexpected()) };
+    let (logical, physical) = (format_bytes(stats.logical_bytes), format_bytes(stats.physical_bytes));
+    Ok(format!("in all {logical} logical, {physical} physical"))
+}
 
 impl Show for Volumes {
     fn table(&self) -> Table {
@@ -241,6 +251,7 @@ impl Show for Volumes {
                 volume.snapshots.to_string(),
             ]);
         }
+        table.note(self.1.clone());
         table
     }
 }
