@@ -69,7 +69,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             let Reply::Snapshots(rows) = session.ask(&Request::SnapshotList { volume })? else {
                 return Err(unexpected());
             };
-            let store = store_note(&session)?;
+            let store = store_note(context, &session)?;
             session.close()?;
             context.output.show(&Snapshots(rows.into_iter().map(SnapshotView::from).collect(), store))?;
         }

@@ -10,7 +10,7 @@ use super::context::{Context, Session};
 use super::exit::{Failure, Outcome, Result};
 use super::mount;
 use super::names::parse_name;
-use super::output::{Show, Table, format_limit, format_time};
+use super::output::{Output, Show, Table, format_limit, format_time};
 use super::sizes::{format_bytes, parse_bytes};
 use crate::base::ErrorKind;
 use crate::control::{Limit, Reply, Request, VolumeRow};
@@ -88,7 +88,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List => {
             let session = context.open()?;
             let Reply::Volumes(rows) = session.ask(&Request::VolumeList)? else { return Err(unexpected()) };
-            let store = store_note(&session)?;
+            let store = store_note(context, &session)?;
             session.close()?;
             context.output.show(&Volumes(rows.into_iter().map(VolumeView::from).collect(), store))?;
         }
@@ -230,7 +230,10 @@ impl Show for VolumeView {
 struct Volumes(Vec<VolumeView>, #[serde(skip)] String);
 
 /// What all volumes and snapshots take together: blocks are shared, so no row has host bytes of its own.
-pub(super) fn store_note(session: &Session) -> Result<String> {
+pub(super) fn store_note(context: &Context, session: &Session) -> Result<String> {
+    if context.output == Output::Json {
+        return Ok(String::new());
+    }
     let Reply::Stats(stats) = session.ask(&Request::StoreStats)? else { return Err(unexpected()) };
     let (logical, physical) = (format_bytes(stats.logical_bytes), format_bytes(stats.physical_bytes));
     Ok(format!("in all {logical} logical, {physical} physical"))

@@ -7,13 +7,18 @@ use crate::base::Result;
 use crate::maintain::{self, CollectOptions, ScrubOptions};
 use crate::volume::{Finding, Store};
 
+/// Puts what was asked for in the place of the usual: 0 is no limit.
+fn set_rate(bytes_per_second: &mut Option<u64>, asked: Option<u64>) {
+    if let Some(rate) = asked {
+        *bytes_per_second = (rate > 0).then_some(rate);
+    }
+}
+
 /// Gives back the space of what nothing refers to.
 pub(super) fn collect(store: &Store, rate: Option<u64>, sink: &mut ProgressSink<'_>) -> Result<Reply> {
     let mut told = Told { step: "collecting", sink };
     let mut options = CollectOptions::default();
-    if let Some(rate) = rate {
-        options.bytes_per_second = (rate > 0).then_some(rate);
-    }
+    set_rate(&mut options.bytes_per_second, rate);
     let report = maintain::collect(store, &options, &mut told)?;
     Ok(Reply::Gc(GcRow {
         segments_rewritten: report.segments_rewritten,
@@ -28,9 +33,7 @@ pub(super) fn collect(store: &Store, rate: Option<u64>, sink: &mut ProgressSink<
 pub(super) fn scrub(store: &Store, rate: Option<u64>, sink: &mut ProgressSink<'_>) -> Result<Reply> {
     let mut told = Told { step: "scrubbing", sink };
     let mut options = ScrubOptions::default();
-    if let Some(rate) = rate {
-        options.bytes_per_second = (rate > 0).then_some(rate);
-    }
+    set_rate(&mut options.bytes_per_second, rate);
     let report = maintain::scrub(store, &options, &mut told)?;
     Ok(Reply::Scrub(ScrubRow {
         segments: report.segments,

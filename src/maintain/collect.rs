@@ -42,7 +42,7 @@ pub fn collect(
     let mut report =
         CollectReport { physical_bytes_before: before.physical_bytes, ..CollectReport::default() };
     settle(store)?;
-    if !store.recover_references()? {
+    if !store.recover_references() {
         let message = "tree nodes of the store cannot be read, so what is still used is not known: no space is \
                        reclaimed; `store scrub` names what to destroy";
         return Err(Error::corrupt(message));

@@ -156,7 +156,7 @@ impl Catalog {
                 let old = std::mem::replace(&mut entry.name, name.clone());
                 (*entry.view.name.lock()).clone_from(name);
                 self.dirty.volumes.insert(*id);
-                let snapshots: Vec<u32> = entry.snapshots.values().copied().collect();
+                let snapshots = entry.snapshots.clone();
                 self.rename_in_snapshots(&snapshots, &old, name);
             }
             CatalogChange::DestroyVolume { id } => {
@@ -224,18 +224,19 @@ impl Catalog {
     }
 
     /// Names that have the volume's name in them follow it: those of its snapshots, and the origins of their clones.
-    fn rename_in_snapshots(&mut self, snapshots: &[u32], old: &str, new: &str) {
-        for id in snapshots {
-            let Some(snapshot) = self.snapshots.get(id) else { continue };
-            let (before, after) = (format!("{old}@{}", snapshot.name), format!("{new}@{}", snapshot.name));
-            if let Some(view) = &snapshot.view {
-                (*view.name.lock()).clone_from(&after);
+    fn rename_in_snapshots(&mut self, snapshots: &BTreeMap<String, u32>, old: &str, new: &str) {
+        for (name, id) in snapshots {
+            if let Some(view) = self.snapshots.get(id).and_then(|snapshot| snapshot.view.as_ref()) {
+                *view.name.lock() = format!("{new}@{name}");
             }
-            for (clone, entry) in &mut self.volumes {
-                if entry.origin.as_deref() == Some(&before) {
-                    entry.origin = Some(after.clone());
-                    self.dirty.volumes.insert(*clone);
-                }
+        }
+        for (id, entry) in &mut self.volumes {
+            let origin = entry.origin.as_deref().and_then(|origin| origin.split_once('@'));
+            if let Some((_, name)) =
+                origin.filter(|(volume, name)| *volume == old && snapshots.contains_key(*name))
+            {
+                entry.origin = Some(format!("{new}@{name}"));
+                self.dirty.volumes.insert(*id);
             }
         }
     }

@@ -100,7 +100,7 @@ impl StoreInner {
             }
             Err(error) => {
                 // Unless the host was full, the commit may have landed: its files stay until an open can tell.
-                self.give_up(frozen, blocks_only(error.kind()))?;
+                self.give_up(frozen, blocks_only(error.kind()));
                 Err(error)
             }
         }
@@ -347,8 +347,7 @@ impl StoreInner {
         self.drop_dead_segments(&removed)?;
         if trees.is_incomplete() && destroyed {
             // Perhaps what could not be read was in there.
-            let roots = self.catalog.lock().durable_roots();
-            self.rebuild_refs(&roots)?;
+            self.rebuild_refs();
         }
         serial.condemned = self.dead_segments();
         self.shared.set_blocked(None);
@@ -391,14 +390,10 @@ impl StoreInner {
 
     /// The checkpoint did not happen: its changes wait for the next one. Reference counts are made anew from
     /// what is durable, which no half-done work has touched.
-    fn give_up(&self, frozen: Frozen, remove_files: bool) -> Result<()> {
+    fn give_up(&self, frozen: Frozen, remove_files: bool) {
         self.shared.trees.blocks.abandon(remove_files);
-        let roots = {
-            let mut catalog = self.catalog.lock();
-            catalog.dirty.merge(frozen.dirty);
-            catalog.durable_roots()
-        };
-        self.rebuild_refs(&roots)
+        self.catalog.lock().dirty.merge(frozen.dirty);
+        self.rebuild_refs();
     }
 }
 

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::roots::RootsChange;
-use super::store::{Store, StoreInner};
+use super::store::{Serial, Store, StoreInner};
 use crate::base::{Error, ErrorKind, Result, Throttle};
 use crate::block::Rewritten;
+use crate::format::catalog_records::Superblock;
 use crate::format::segment::{DIRECTORY_HEAD, ENTRY_BYTES};
 
 /// Live bytes that one step copies, at most: it bounds how long a checkpoint waits.
@@ -51,7 +52,7 @@ impl Store {
 
     /// After damage: counts the references again, for what could not be read may be gone. Answers whether space can
     /// be reclaimed.
-    pub fn recover_references(&self) -> Result<bool> {
+    pub fn recover_references(&self) -> bool {
         self.inner.recover_references()
     }
 
@@ -72,15 +73,14 @@ impl Store {
 }
 
 impl StoreInner {
-    fn recover_references(&self) -> Result<bool> {
+    fn recover_references(&self) -> bool {
         let mut serial = self.serial.lock();
         let trees = &self.shared.trees;
         if trees.is_incomplete() {
             serial.recounted = self.shared.environment.clock.monotonic();
-            let roots = self.catalog.lock().durable_roots();
-            self.rebuild_refs(&roots)?;
+            self.rebuild_refs();
         }
-        Ok(!trees.is_incomplete())
+        !trees.is_incomplete()
     }
 
     pub(crate) fn compact_step(
@@ -107,7 +107,7 @@ impl StoreInner {
                     change.segments.extend(rewritten.records);
                 }
                 // It stays as it is, for a scrub to name; the others are rewritten.
-                Err(error) if self.is_damaged(*victim) => {
+                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unreadable) => {
                     tracing::warn!("compaction leaves a damaged segment alone: {error}");
                     serial.damaged.insert(*victim);
                 }
@@ -117,10 +117,7 @@ impl StoreInner {
                 }
             }
         }
-        let (_, next_segment, next_file) = trees.blocks.changes();
-        let superblock =
-            crate::format::catalog_records::Superblock { next_segment, next_file, ..serial.superblock };
-        if let Err(error) = self.roots.commit(&superblock, &change) {
+        if let Err(error) = self.commit_between(&mut serial, &change) {
             if error.kind() == ErrorKind::NoSpace {
                 trees.blocks.remove_files(&new_files)?;
             } else {
@@ -129,7 +126,6 @@ impl StoreInner {
             }
             return Err(error);
         }
-        serial.superblock = superblock;
         let files = {
             let _gate = self.shared.gate.write();
             trees.blocks.install(change.segments)
@@ -144,6 +140,15 @@ impl StoreInner {
         }))
     }
 
+    /// A commit between two checkpoints: the journal's start stays where it is.
+    pub(crate) fn commit_between(&self, serial: &mut Serial, change: &RootsChange) -> Result<()> {
+        let (_, next_segment, next_file) = self.shared.trees.blocks.changes();
+        let superblock = Superblock { next_segment, next_file, ..serial.superblock };
+        self.roots.commit(&superblock, change)?;
+        serial.superblock = superblock;
+        Ok(())
+    }
+
     /// Copies what is live of a segment into a file of its own. In a file of several segments, what dies of one
     /// would keep its space until the others go.
     fn rewrite(&self, segment: u32, throttle: &mut Throttle) -> Result<Rewritten> {
@@ -156,12 +161,6 @@ impl StoreInner {
             }
             result => result,
         }
-    }
-
-    /// Whether a segment holds something that cannot be read.
-    fn is_damaged(&self, segment: u32) -> bool {
-        let damages = self.shared.trees.blocks.verify_segment(segment, &mut |_| {});
-        !matches!(damages, Ok(damages) if damages.is_empty())
     }
 
     /// The sparsest segments first, as many as one step takes. On a full host that is few: a step gives nothing back
@@ -216,8 +215,8 @@ impl StoreInner {
             // What the host could not read once it may read later.
             let now = self.shared.environment.clock.monotonic();
             let due = now.saturating_sub(self.serial.lock().recounted) > RECOUNT_EVERY;
-            if due && let Err(error) = self.recover_references() {
-                report(&error);
+            if due {
+                self.recover_references();
             }
         }
         let (bytes, dead) = self.dead_bytes();

@@ -130,8 +130,7 @@ impl Store {
             threads: Mutex::new(Vec::new()),
             unique: Mutex::new(HashMap::new()),
         });
-        let durable = inner.catalog.lock().durable_roots();
-        inner.rebuild_refs(&durable)?;
+        inner.rebuild_refs();
         inner.replay(&superblock)?;
         inner.refresh_space();
         if !options.read_only {
@@ -234,23 +233,20 @@ fn new_shared(
 impl StoreInner {
     /// Counts all references by walking from the durable roots, each node once. What lies below a node that cannot
     /// be read is not counted; until all is, nothing is reclaimed.
-    pub(crate) fn rebuild_refs(&self, roots: &[Pointer]) -> Result<()> {
+    pub(crate) fn rebuild_refs(&self) {
         let trees = &self.shared.trees;
         trees.forget_written();
+        let roots = self.catalog.lock().durable_roots();
         let mut unreadable = 0;
-        let table = count_references(trees, roots, &mut |pointer, result| match result {
-            Ok(()) => {
-                trees.figures.add(pointer);
-                Ok(())
-            }
+        let table = count_references(trees, &roots, &mut |pointer, result| match result {
+            Ok(()) => trees.figures.add(pointer),
             Err(error) => {
                 unreadable += 1;
                 if unreadable <= WARNINGS_MAX {
                     tracing::warn!("a tree node cannot be read: {error}");
                 }
-                Ok(())
             }
-        })?;
+        });
         if unreadable > 0 {
             tracing::warn!(
                 "{unreadable} tree nodes cannot be read: no space is reclaimed until what they belong to is \
@@ -259,7 +255,6 @@ impl StoreInner {
         }
         trees.incomplete.store(unreadable > 0, Ordering::Relaxed);
         *trees.refs.lock() = table;
-        Ok(())
     }
 
     fn replay(&self, superblock: &Superblock) -> Result<()> {
@@ -444,13 +439,12 @@ impl StoreInner {
     }
 }
 
-/// References of everything below `roots`; `visit` hears of each node once, and decides whether one that cannot be
-/// read ends the count.
+/// References of everything below `roots`; `visit` hears of each node once, and whether it could be read.
 pub(crate) fn count_references(
     trees: &Trees,
     roots: &[Pointer],
-    visit: &mut dyn FnMut(&Pointer, Result<()>) -> Result<()>,
-) -> Result<RefTable> {
+    visit: &mut dyn FnMut(&Pointer, Result<()>),
+) -> RefTable {
     let mut table = RefTable::default();
     let mut stack: Vec<Pointer> = Vec::new();
     for root in roots {
@@ -464,15 +458,17 @@ pub(crate) fn count_references(
         let read = trees
             .node_uncached(&pointer)
             .and_then(|node: Node| for_each_child(&node, &mut |child, kind| children.push((*child, kind))));
-        let readable = read.is_ok();
-        visit(&pointer, read)?;
-        for (child, kind) in children.into_iter().take_while(|_| readable) {
+        if read.is_err() {
+            children.clear();
+        }
+        visit(&pointer, read);
+        for (child, kind) in children {
             if table.add(&child) == 1 && kind == Child::Node {
                 stack.push(child);
             }
         }
     }
-    Ok(table)
+    table
 }
 
 impl View {

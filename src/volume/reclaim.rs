@@ -15,7 +15,6 @@ use super::store::{Serial, StoreInner};
 use super::version::VersionState;
 use crate::base::{Error, ErrorKind, Result};
 use crate::format::Pointer;
-use crate::format::catalog_records::Superblock;
 use crate::format::log::CatalogChange;
 
 impl StoreInner {
@@ -85,17 +84,12 @@ impl StoreInner {
         !(new_clone || logged || live() || pending())
     }
 
-    /// Commits removals to the root table, with the journal's start as it was. False when even that finds no space.
+    /// Commits removals to the root table. False when even that finds no space.
     fn commit_removal(&self, serial: &mut Serial, change: &RootsChange) -> Result<bool> {
-        let (_, next_segment, next_file) = self.shared.trees.blocks.changes();
-        let superblock = Superblock { next_segment, next_file, ..serial.superblock };
-        match self.roots.commit(&superblock, change) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(false),
-            Err(error) => return Err(error),
+        match self.commit_between(serial, change) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => Ok(false),
+            result => result.map(|()| true),
         }
-        serial.superblock = superblock;
-        Ok(true)
     }
 }
 

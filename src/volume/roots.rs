@@ -116,7 +116,7 @@ impl Roots {
         let [main, copy] = [FILE, COPY].map(|name| {
             let file =
                 storage.open(name, OpenMode::CreateNew).map_err(|error| Error::io("create", name, error))?;
-            guarded(name, || Database::builder().create_with_backend(Backend(file)).map_err(commit_failed))
+            guarded(name, || database_on(Backend(file)).map_err(commit_failed))
         });
         let tables = Tables { main: Handle::Open(main?), copy: Handle::Open(copy?), commit: 0 };
         let roots = Self { storage: storage.clone(), tables: Mutex::new(tables) };
@@ -177,12 +177,7 @@ impl Roots {
                 .storage
                 .open(FILE, OpenMode::ReadWrite)
                 .map_err(|error| Error::io("open", FILE, error))?;
-            let database = guarded(FILE, || {
-                let mut builder = Database::builder();
-                builder.set_cache_size(CACHE_BYTES);
-                builder.create_with_backend(Backend(file)).map_err(commit_failed)
-            })?;
-            tables.main = Handle::Open(database);
+            tables.main = Handle::Open(guarded(FILE, || database_on(Backend(file)).map_err(commit_failed))?);
         }
         let Handle::Open(database) = &tables.main else {
             return Err(Error::new(ErrorKind::Precondition, "the store is closed"));
@@ -234,6 +229,13 @@ pub(crate) fn exist(storage: &dyn Storage) -> bool {
     [FILE, COPY].iter().any(|name| storage.open(name, OpenMode::Read).is_ok())
 }
 
+/// Opens redb on a file, or makes an empty table in an empty one.
+fn database_on(backend: impl StorageBackend) -> std::result::Result<Database, redb::DatabaseError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.create_with_backend(backend)
+}
+
 fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<Opened> {
     let mode = if read_only { OpenMode::Read } else { OpenMode::ReadWrite };
     let file = storage.open(name, mode).map_err(|error| match error.kind() {
@@ -245,8 +247,6 @@ fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<O
         return Err(Error::corrupt(format!("{name} has an impossible length of {length} bytes")));
     }
     let database = guarded(name, || {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
         let mut database = if read_only {
             // Opening may have to repair: do that on a copy in memory.
             let mut bytes = vec![0; length as usize];
@@ -254,9 +254,9 @@ fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<O
             let memory = redb::backends::InMemoryBackend::new();
             memory.set_len(length).map_err(|error| Error::io("copy", name, error))?;
             memory.write(0, &bytes).map_err(|error| Error::io("copy", name, error))?;
-            builder.create_with_backend(memory).map_err(|error| damaged(name, error))?
+            database_on(memory).map_err(|error| damaged(name, error))?
         } else {
-            builder.create_with_backend(Backend(file)).map_err(|error| damaged(name, error))?
+            database_on(Backend(file)).map_err(|error| damaged(name, error))?
         };
         match database.check_integrity() {
             Ok(true) => Ok(database),
@@ -288,11 +288,7 @@ fn remake(storage: &Arc<dyn Storage>, from: &str, to: &str) -> Result<Database> 
     }
     file.sync_data().map_err(|error| Error::io("sync", to, error))?;
     storage.sync_dir("").map_err(|error| Error::io("sync", "the store's folder", error))?;
-    guarded(to, || {
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES);
-        builder.create_with_backend(Backend(file)).map_err(|error| damaged(to, error))
-    })
+    guarded(to, || database_on(Backend(file)).map_err(|error| damaged(to, error)))
 }
 
 fn write(database: &Database, superblock: &Superblock, change: &RootsChange) -> Result<()> {

@@ -52,14 +52,11 @@ impl Store {
         out.views = views.len() as u64;
         let mut nodes = 0;
         let mut unreadable = 0u64;
-        let table = super::open::count_references(trees, &roots, &mut |_, result| {
-            match result {
-                Ok(()) => nodes += 1,
-                // Named below with the view it belongs to.
-                Err(_) => unreadable += 1,
-            }
-            Ok(())
-        })?;
+        let table = super::open::count_references(trees, &roots, &mut |_, result| match result {
+            Ok(()) => nodes += 1,
+            // Named below with the view it belongs to.
+            Err(_) => unreadable += 1,
+        });
         out.nodes = nodes;
         out.blocks = table.live_blocks();
         let difference = trees.refs.lock().difference(&table);
