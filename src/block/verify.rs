@@ -17,10 +17,9 @@ pub struct Damage {
     pub message: String,
 }
 
-/// Segments rewritten into one new file, not committed yet.
+/// A segment rewritten into a new file, not committed yet.
 pub struct Rewritten {
-    pub records: Vec<SegmentRecord>,
-    pub file: u64,
+    pub record: SegmentRecord,
     pub bytes: u64,
 }
 
@@ -72,12 +71,11 @@ impl BlockStore {
         Ok(body)
     }
 
-    /// Copies the blocks of `segments` for which `live` holds into one new file, verified on the way, and makes it
-    /// durable. Nothing changes before `install`.
-    /// `pace` is called with the bytes copied.
+    /// Copies the blocks of `segment` for which `live` holds into a new file, verified on the way, and makes it
+    /// durable. Nothing changes before `install`. `pace` is called with the bytes copied.
     pub fn rewrite(
         &self,
-        segments: &[u32],
+        segment: u32,
         live: &dyn Fn(Place) -> bool,
         pace: &mut dyn FnMut(u64),
     ) -> Result<Rewritten> {
@@ -87,7 +85,7 @@ impl BlockStore {
             writer.next_file += 1;
             (file, self.options.allocate_step_bytes.min(64 << 10))
         };
-        let result = self.rewrite_into(file, step, segments, live, pace);
+        let result = self.rewrite_into(file, step, segment, live, pace);
         if result.is_err() {
             let _ = self.storage.remove(&file_name(file));
         }
@@ -98,52 +96,40 @@ impl BlockStore {
         &self,
         file: u64,
         step: u64,
-        segments: &[u32],
+        segment: u32,
         live: &dyn Fn(Place) -> bool,
         pace: &mut dyn FnMut(u64),
     ) -> Result<Rewritten> {
-        let Some(first) = segments.first() else {
-            return Err(Error::invalid("nothing to rewrite"));
-        };
-        let mut out = OpenSegment::create(self.storage.as_ref(), *first, file, step)?;
-        let mut records = Vec::with_capacity(segments.len());
-        for (index, segment) in segments.iter().enumerate() {
-            let record = self.record(*segment)?;
-            if index == 0 {
-                out.record.slots = record.slots;
-            } else {
-                records.push(out.next_in_file(*segment, record.slots));
-            }
-            for chunk in &record.chunks {
-                for entry in self.chunk_entries(&record, chunk)? {
-                    if !live(Place { segment: *segment, slot: entry.slot }) {
-                        continue;
-                    }
-                    let bytes = self.verify_entry(&record, &entry).map_err(|error| {
-                        error.context(format!("{} at byte {}", file_name(record.file), entry.offset))
-                    })?;
-                    let body = Body {
-                        id: &entry.id,
-                        kind: entry.kind,
-                        codec: entry.codec,
-                        content_bytes: entry.content_bytes,
-                        bytes: &bytes,
-                    };
-                    out.append(&body, Some(entry.slot))?;
-                    pace(u64::from(entry.stored_bytes));
-                    if out.chunk_is_full() {
-                        out.finish_chunk()?;
-                    }
+        let mut out = OpenSegment::create(self.storage.as_ref(), segment, file, step)?;
+        let record = self.record(segment)?;
+        out.record.slots = record.slots;
+        for chunk in &record.chunks {
+            for entry in self.chunk_entries(&record, chunk)? {
+                if !live(Place { segment, slot: entry.slot }) {
+                    continue;
+                }
+                let bytes = self.verify_entry(&record, &entry).map_err(|error| {
+                    error.context(format!("{} at byte {}", file_name(record.file), entry.offset))
+                })?;
+                let body = Body {
+                    id: &entry.id,
+                    kind: entry.kind,
+                    codec: entry.codec,
+                    content_bytes: entry.content_bytes,
+                    bytes: &bytes,
+                };
+                out.append(&body, Some(entry.slot))?;
+                pace(u64::from(entry.stored_bytes));
+                if out.chunk_is_full() {
+                    out.finish_chunk()?;
                 }
             }
-            out.finish_chunk()?;
         }
+        out.finish_chunk()?;
         out.trim()?;
         out.sync()?;
         self.storage.sync_dir("segments").map_err(|error| Error::io("sync", "segments", error))?;
-        let bytes = out.end();
-        records.push(out.next_in_file(*first, 0));
-        Ok(Rewritten { records, file, bytes })
+        Ok(Rewritten { bytes: out.end(), record: out.record })
     }
 
     /// Replaces records by rewritten ones, after their commit. Answers the files that no record names any more.

@@ -169,10 +169,4 @@ impl OpenSegment {
     pub(super) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|error| Error::io("sync", &file_name(self.record.file), error))
     }
-
-    /// Starts another segment in the same file: compaction packs small ones together.
-    pub(super) fn next_in_file(&mut self, id: u32, slots: u32) -> SegmentRecord {
-        let next = SegmentRecord { id, file: self.record.file, slots, chunks: Vec::new() };
-        std::mem::replace(&mut self.record, next)
-    }
 }

@@ -102,9 +102,9 @@ impl StoreInner {
         for victim in &victims {
             match self.rewrite(*victim, &mut throttle) {
                 Ok(rewritten) => {
-                    new_files.push(rewritten.file);
+                    new_files.push(rewritten.record.file);
                     copied_bytes += rewritten.bytes;
-                    change.segments.extend(rewritten.records);
+                    change.segments.push(rewritten.record);
                 }
                 // It stays as it is, for a scrub to name; the others are rewritten.
                 Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unreadable) => {
@@ -155,9 +155,9 @@ impl StoreInner {
         let trees = &self.shared.trees;
         let live = |place| trees.refs.lock().count(place) > 0;
         let mut pace = |bytes| throttle.spend(bytes);
-        match trees.blocks.rewrite(&[segment], &live, &mut pace) {
+        match trees.blocks.rewrite(segment, &live, &mut pace) {
             Err(error) if error.kind() == ErrorKind::NoSpace && self.spend_reserve() => {
-                trees.blocks.rewrite(&[segment], &live, &mut pace)
+                trees.blocks.rewrite(segment, &live, &mut pace)
             }
             result => result,
         }
