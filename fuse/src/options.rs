@@ -27,7 +27,7 @@ impl Default for MountOptions {
             event_loops: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
             writeback: true,
             read_only: false,
-            read_ahead_kib: 1024,
+            read_ahead_kib: 2048,
             dirty_percent: 10,
         }
     }

@@ -47,6 +47,23 @@ pub(super) fn decode_body(codec: Codec, body: &[u8], content_max: usize) -> Resu
         .flatten()
         .filter(|length| *length <= content_max as u64)
         .ok_or_else(|| Error::corrupt("compressed block has a damaged head"))?;
+    with_decompressor(|decompressor| decompressor.decompress(body, length as usize))
+}
+
+/// Decodes a stored body into `out` and returns the content's length; a content longer than `out` is damage.
+pub(super) fn decode_body_into(codec: Codec, body: &[u8], out: &mut [u8]) -> Result<usize> {
+    if codec == Codec::Raw {
+        let there =
+            out.get_mut(..body.len()).ok_or_else(|| Error::corrupt("a block is longer than its page"))?;
+        there.copy_from_slice(body);
+        return Ok(body.len());
+    }
+    with_decompressor(|decompressor| decompressor.decompress_to_buffer(body, out))
+}
+
+fn with_decompressor<T>(
+    body: impl FnOnce(&mut zstd::bulk::Decompressor<'static>) -> std::io::Result<T>,
+) -> Result<T> {
     DECOMPRESSOR.with_borrow_mut(|slot| {
         if slot.is_none() {
             *slot = zstd::bulk::Decompressor::new().ok();
@@ -54,8 +71,7 @@ pub(super) fn decode_body(codec: Codec, body: &[u8], content_max: usize) -> Resu
         let Some(decompressor) = slot.as_mut() else {
             return Err(Error::new(ErrorKind::Io, "no memory for a zstd decompressor"));
         };
-        decompressor
-            .decompress(body, length as usize)
+        body(decompressor)
             .map_err(|error| Error::corrupt(format!("compressed block does not decompress: {error}")))
     })
 }
@@ -72,6 +88,12 @@ mod tests {
         assert!(encoded.body.len() < text.len() / 4);
         assert_eq!(decode_body(encoded.codec, &encoded.body, text.len()).unwrap(), text);
         assert!(decode_body(encoded.codec, &encoded.body, text.len() - 1).is_err());
+        let mut out = vec![0; text.len()];
+        assert_eq!(decode_body_into(encoded.codec, &encoded.body, &mut out).unwrap(), text.len());
+        assert_eq!(out, text);
+        assert!(decode_body_into(encoded.codec, &encoded.body, &mut out[1..]).is_err());
+        assert_eq!(decode_body_into(Codec::Raw, &text, &mut out).unwrap(), text.len());
+        assert!(decode_body_into(Codec::Raw, &text, &mut out[1..]).is_err());
     }
 
     #[test]

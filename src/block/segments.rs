@@ -9,8 +9,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use rayon::prelude::*;
 
-use super::codec::{Encoded, decode_body};
+use super::codec::{Encoded, decode_body, decode_body_into};
 use super::directory::{CompactDirectory, Location};
 use super::writer::{Body, OpenSegment, SEGMENT_BYTES, file_name};
 use crate::base::{Error, ErrorKind, OpenMode, Result, Storage, StorageFile};
@@ -22,6 +23,12 @@ pub(super) const CONTENT_BYTES_MAX: usize = 1 << 20;
 const FILES_OPEN_MAX: usize = 512;
 /// Neighbouring bodies are read together up to this many bytes.
 const RUN_BYTES_MAX: usize = 1 << 20;
+/// Bytes between two blocks that are read along rather than sought over.
+const RUN_GAP_BYTES_MAX: u32 = 16 << 10;
+/// What a read of at most this many blocks finds on disk is kept in memory.
+const CACHED_BLOCKS_MAX: usize = 32;
+/// Fewer blocks than this are decoded sooner than handed out.
+const PARALLEL_BLOCKS_MIN: usize = 16;
 
 /// Sizes of a block store.
 #[derive(Clone, Copy, Debug)]
@@ -156,62 +163,82 @@ impl BlockStore {
         self.verified(pointer, &record, &location, &body)
     }
 
-    /// The contents of `pointers`, in their order; neighbours on disk are read together. `workers` decode.
-    pub fn read_many(&self, pointers: &[Pointer], parallel: bool) -> Result<Vec<Arc<[u8]>>> {
-        let mut out: Vec<Option<Arc<[u8]>>> = pointers.iter().map(|pointer| self.cached(pointer)).collect();
-        let mut wanted = Vec::new();
-        for (index, pointer) in pointers.iter().enumerate() {
-            if out[index].is_none() {
-                let (record, location) = self.locate(pointer)?;
-                wanted.push((record.file, location.offset, index, record, location));
+    /// Fills each buffer with the content its pointer names, verified; a content of another length is damage.
+    /// Neighbours on disk are read together, and several processors decode.
+    pub fn read_into(&self, wanted: Vec<(Pointer, &mut [u8])>) -> Result<()> {
+        let keep = wanted.len() <= CACHED_BLOCKS_MAX;
+        let mut missing = Vec::with_capacity(wanted.len());
+        for (pointer, out) in wanted {
+            match self.cached(&pointer) {
+                Some(content) if content.len() == out.len() => out.copy_from_slice(&content),
+                Some(_) => return Err(wrong_length(&pointer)),
+                None => {
+                    let (record, location) = self.locate(&pointer)?;
+                    missing.push(Missing { pointer, out, record, location });
+                }
             }
         }
-        wanted.sort_by_key(|(file, offset, ..)| (*file, *offset));
-        let mut bodies: Vec<(usize, Vec<u8>)> = Vec::with_capacity(wanted.len());
+        missing.sort_by_key(|block| (block.record.file, block.location.offset));
+        let mut runs = Vec::new();
         let mut from = 0;
-        while from < wanted.len() {
-            let (file, start) = (wanted[from].0, wanted[from].1);
-            let mut to = from;
-            let mut end = start;
-            while let Some((next_file, offset, _, _, location)) = wanted.get(to) {
-                let next_end = offset + location.stored_bytes;
-                let near = *offset <= end.saturating_add(16 << 10);
-                if *next_file != file || !near || (next_end - start) as usize > RUN_BYTES_MAX {
-                    break;
-                }
-                end = end.max(next_end);
-                to += 1;
-            }
-            to = to.max(from + 1);
-            end = end.max(start + wanted[from].4.stored_bytes);
-            let mut run = vec![0; (end - start) as usize];
-            self.read_file(file, u64::from(start), &mut run)?;
-            for (_, offset, index, _, location) in &wanted[from..to] {
-                let at = (offset - start) as usize;
-                bodies.push((*index, run[at..at + location.stored_bytes as usize].to_vec()));
-            }
+        while from < missing.len() {
+            let to = from + run_length(&missing[from..]);
+            runs.push((self.read_run(&missing[from..to])?, to - from));
             from = to;
         }
-        let decode = |position: usize| -> Result<(usize, Arc<[u8]>)> {
-            let (index, body) = &bodies[position];
-            let (_, _, _, record, location) = &wanted[position];
-            Ok((*index, self.verified(&pointers[*index], record, location, body)?))
-        };
-        let decoded: Vec<Result<(usize, Arc<[u8]>)>> = if parallel && bodies.len() >= 16 {
-            use rayon::prelude::*;
-            (0..bodies.len()).into_par_iter().with_min_len(8).map(decode).collect()
-        } else {
-            (0..bodies.len()).map(decode).collect()
-        };
-        for result in decoded {
-            let (index, content) = result?;
-            // A long scan must not push everything else out.
-            if pointers.len() <= 32 {
-                self.contents.insert(pointers[index].place, (pointers[index].check, content.clone()));
+        let mut bodies = Vec::with_capacity(missing.len());
+        let mut blocks = missing.into_iter();
+        for (run, count) in &runs {
+            let mut start = None;
+            for block in blocks.by_ref().take(*count) {
+                let location = block.location;
+                let at = (location.offset - *start.get_or_insert(location.offset)) as usize;
+                bodies.push((block, &run[at..at + location.stored_bytes as usize]));
             }
-            out[index] = Some(content);
         }
-        Ok(out.into_iter().flatten().collect())
+        let decode = |(block, body): (Missing<'_>, &[u8])| {
+            self.decode_into(&block.pointer, &block.record, &block.location, body, block.out)?;
+            // A long scan must not push everything else out.
+            if keep {
+                let content = Arc::from(&*block.out);
+                self.contents.insert(block.pointer.place, (block.pointer.check, content));
+            }
+            Ok(())
+        };
+        if bodies.len() < PARALLEL_BLOCKS_MIN {
+            return bodies.into_iter().try_for_each(decode);
+        }
+        bodies.into_par_iter().with_min_len(8).try_for_each(decode)
+    }
+
+    /// The bytes of a segment file from the first of these blocks to the end of the last.
+    fn read_run(&self, blocks: &[Missing<'_>]) -> Result<Vec<u8>> {
+        let Some(first) = blocks.first() else { return Ok(Vec::new()) };
+        let start = first.location.offset;
+        let ends = blocks.iter().map(|block| block.location.offset + block.location.stored_bytes);
+        let mut run = vec![0; (ends.max().unwrap_or(start) - start) as usize];
+        self.read_file(first.record.file, u64::from(start), &mut run)?;
+        Ok(run)
+    }
+
+    fn decode_into(
+        &self,
+        pointer: &Pointer,
+        record: &SegmentRecord,
+        location: &Location,
+        body: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
+        let name = || format!("{} at byte {}", file_name(record.file), location.offset);
+        let length = decode_body_into(location.codec, body, out)
+            .map_err(|error| error.context(format!("block in {}", name())))?;
+        if length != out.len() {
+            return Err(wrong_length(pointer));
+        }
+        if check_of(&block_id(out)) != pointer.check {
+            return Err(Error::corrupt(format!("block in {} does not match its BLAKE3", name())));
+        }
+        Ok(())
     }
 
     fn verified(
@@ -508,6 +535,33 @@ impl BlockStore {
     pub(super) fn forget_file(&self, file: u64) {
         self.files.remove(&file);
     }
+}
+
+/// A block that is not in memory, and where it goes.
+struct Missing<'a> {
+    pointer: Pointer,
+    out: &'a mut [u8],
+    record: Arc<SegmentRecord>,
+    location: Location,
+}
+
+/// How many of these blocks, which are in the order of their places, one read fetches; at least one.
+fn run_length(blocks: &[Missing<'_>]) -> usize {
+    let Some(first) = blocks.first() else { return 0 };
+    let start = first.location.offset;
+    let mut end = start.saturating_add(first.location.stored_bytes);
+    let more = blocks[1..].iter().take_while(|block| {
+        let near = block.location.offset <= end.saturating_add(RUN_GAP_BYTES_MAX);
+        let block_end = block.location.offset.saturating_add(block.location.stored_bytes);
+        end = end.max(block_end);
+        block.record.file == first.record.file && near && (end - start) as usize <= RUN_BYTES_MAX
+    });
+    1 + more.count()
+}
+
+fn wrong_length(pointer: &Pointer) -> Error {
+    let place = pointer.place;
+    Error::corrupt(format!("block {}:{} has a wrong length", place.segment, place.slot))
 }
 
 fn missing_block(place: Place) -> Error {

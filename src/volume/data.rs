@@ -8,8 +8,8 @@ use super::types::{AllocateMode, FILE_BYTES_MAX, Ino, SeekTarget};
 use super::version::{PageSource, map_root};
 use super::view::{Change, View, ViewState};
 use crate::base::{Error, ErrorKind, Result};
+use crate::format::PAGE_SIZE;
 use crate::format::inode::{FileKind, Inode};
-use crate::format::{PAGE_SIZE, Pointer};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages one step of a long operation handles under the lock.
@@ -96,33 +96,24 @@ impl View {
                 sources[index] = Some(source);
             }
         }
-        let stored: Vec<Pointer> = sources
-            .iter()
-            .filter_map(|source| match source {
-                Some(PageSource::Stored(pointer)) => Some(*pointer),
-                _ => None,
-            })
-            .collect();
-        let contents = self
-            .shared
-            .trees
-            .blocks
-            .read_many(&stored, true)
-            .map_err(|error| error.context(format!("{} inode {ino}", self.name())))?;
-        let mut contents = contents.into_iter();
-        let mut out = Vec::with_capacity(length as usize);
-        for (source, (_, start, stop)) in sources.into_iter().zip(pages) {
+        // Whole pages, cut to what was asked for at the end.
+        let mut out = vec![0; pages.len() * PAGE_SIZE];
+        let mut stored = Vec::new();
+        for (source, buffer) in sources.into_iter().zip(out.chunks_exact_mut(PAGE_SIZE)) {
             match source {
-                Some(PageSource::Data(page)) => out.extend_from_slice(&page[start..stop]),
-                Some(PageSource::Stored(_)) => match contents.next() {
-                    Some(content) if content.len() == PAGE_SIZE => {
-                        out.extend_from_slice(&content[start..stop])
-                    }
-                    _ => return Err(Error::corrupt(format!("a page of inode {ino} has a wrong length"))),
-                },
-                _ => out.resize(out.len() + stop - start, 0),
+                Some(PageSource::Data(page)) => buffer.copy_from_slice(&page),
+                Some(PageSource::Stored(pointer)) => stored.push((pointer, buffer)),
+                Some(PageSource::Zero) | None => {}
             }
         }
+        self.shared
+            .trees
+            .blocks
+            .read_into(stored)
+            .map_err(|error| error.context(format!("{} inode {ino}", self.name())))?;
+        let start = pages.first().map_or(0, |(_, start, _)| *start);
+        out.truncate(start + length as usize);
+        out.drain(..start);
         Ok(out)
     }
 
