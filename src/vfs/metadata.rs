@@ -6,7 +6,9 @@ use super::privilege::{CAPABILITY_XATTR, cleared, has_set_id, may_keep};
 use super::tree::{NAME_BYTES_MAX, Vfs};
 use crate::base::ErrorKind;
 use crate::volume::{Attributes, FileKind, Ino, SetAttributes, View};
-use stillpoint_fuse::{Answer, Caller, Change, Errno, Metadata, NodeId, Statistics, Timed, XattrMode};
+use stillpoint_fuse::{
+    Answer, Caller, Change, Errno, Metadata, NodeId, NodeKind, Statistics, Time, Timed, XattrMode,
+};
 
 /// The largest value of an extended attribute, in bytes; Linux allows no more.
 const XATTR_BYTES_MAX: usize = 65_536;
@@ -30,7 +32,10 @@ impl Metadata for Vfs {
     }
 
     fn set_attributes(&self, caller: Caller, node: NodeId, change: &Change) -> Answer<Timed> {
-        let (view, ino) = self.object(node, Errno::PERM)?;
+        let (view, ino) = match self.object(node, Errno::PERM) {
+            Err(Errno::STALE) if brings_times_only(change) => return Ok(nameless(node, change)),
+            found => found?,
+        };
         let clock = self.clock.as_ref();
         let mut set = SetAttributes {
             mode: change.mode,
@@ -46,7 +51,12 @@ impl Metadata for Vfs {
         if clears && change.mode.is_none() {
             set.mode = self.mode_without_privileges(&view, ino)?;
         }
-        let after = view.set_attributes(ino, &set).map_err(|error| self.errno(&error))?;
+        let after = match view.set_attributes(ino, &set) {
+            Err(error) if error.kind() == ErrorKind::NotFound && brings_times_only(change) => {
+                return Ok(nameless(node, change));
+            }
+            result => result.map_err(|error| self.errno(&error))?,
+        };
         if let Some(mode) = set.mode {
             self.note_privileges(&view, ino, mode);
         }
@@ -117,6 +127,37 @@ impl Metadata for Vfs {
         check_xattr_name(name)?;
         let (view, ino) = self.object(node, Errno::PERM)?;
         view.remove_xattr(ino, name).map_err(|error| self.errno(&error))
+    }
+}
+
+/// Whether the kernel brings the times it kept of a file, which it also does after the file's last name is gone:
+/// only it sends a time of change, and alone. A refusal would be an error of the next `syncfs`, for nothing lost.
+fn brings_times_only(change: &Change) -> bool {
+    let Change { mode, uid, gid, size, accessed, changed, .. } = change;
+    let asked = mode.is_some() || uid.is_some() || gid.is_some() || size.is_some() || accessed.is_some();
+    changed.is_some() && !asked
+}
+
+/// The attributes of a file that is gone.
+fn nameless(node: NodeId, change: &Change) -> Timed {
+    let at = change.changed.unwrap_or(Time { seconds: 0, nanos: 0 });
+    Timed {
+        attributes: stillpoint_fuse::Attributes {
+            ino: node,
+            kind: NodeKind::File,
+            mode: 0,
+            links: 0,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            block_size: STATISTICS_BLOCK as u32,
+            accessed: at,
+            modified: at,
+            changed: at,
+        },
+        valid: std::time::Duration::ZERO,
     }
 }
 

@@ -34,6 +34,22 @@ fn appends_of_several_writers_do_not_overlap() {
     });
 }
 
+/// The kernel brings a written file's times after the file is gone; PostgreSQL takes an error of syncfs for lost data.
+#[test]
+fn files_that_went_leave_no_error_for_syncfs() {
+    in_each_mode(|_, root| {
+        let folder = File::open(root).unwrap();
+        for size in [1, 20_000] {
+            fs::write(root.join("gone"), vec![7; size]).unwrap();
+            fs::remove_file(root.join("gone")).unwrap();
+            fs::write(root.join("over"), vec![7; size]).unwrap();
+            fs::write(root.join("new"), b"new").unwrap();
+            fs::rename(root.join("new"), root.join("over")).unwrap();
+            rustix::fs::syncfs(&folder).unwrap();
+        }
+    });
+}
+
 #[test]
 fn truncate_cuts_extends_and_zeroes() {
     in_each_mode(|_, root| {
