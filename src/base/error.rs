@@ -39,6 +39,10 @@ pub enum ErrorKind {
     NotAllowed,
     /// The object is not in the state the request needs.
     Precondition,
+    /// A script or program that was run for the request failed; the message has what it said last.
+    Failed,
+    /// Stopped because someone asked.
+    Cancelled,
     /// Stored bytes are not what was written; the message names file and place.
     Corrupt,
     /// The host failed to read or write.
@@ -142,5 +146,59 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// Every kind under the name it has on the wire and in `-o json`.
+const KIND_NAMES: &[(ErrorKind, &str)] = &[
+    (ErrorKind::NotFound, "not_found"),
+    (ErrorKind::Exists, "exists"),
+    (ErrorKind::NotDirectory, "not_directory"),
+    (ErrorKind::IsDirectory, "is_directory"),
+    (ErrorKind::NotEmpty, "not_empty"),
+    (ErrorKind::NoSpace, "no_space"),
+    (ErrorKind::QuotaExceeded, "quota_exceeded"),
+    (ErrorKind::ReadOnly, "read_only"),
+    (ErrorKind::Invalid, "invalid"),
+    (ErrorKind::NameTooLong, "name_too_long"),
+    (ErrorKind::TooManyLinks, "too_many_links"),
+    (ErrorKind::FileTooLarge, "file_too_large"),
+    (ErrorKind::NoAttribute, "no_attribute"),
+    (ErrorKind::Range, "range"),
+    (ErrorKind::CrossVolume, "cross_volume"),
+    (ErrorKind::Unsupported, "unsupported"),
+    (ErrorKind::Stale, "stale"),
+    (ErrorKind::InUse, "in_use"),
+    (ErrorKind::Locked, "locked"),
+    (ErrorKind::NotAllowed, "not_allowed"),
+    (ErrorKind::Precondition, "precondition"),
+    (ErrorKind::Failed, "failed"),
+    (ErrorKind::Cancelled, "cancelled"),
+    (ErrorKind::Corrupt, "corrupt"),
+    (ErrorKind::Io, "io"),
+    (ErrorKind::Poisoned, "poisoned"),
+    (ErrorKind::Unreadable, "unreadable"),
+];
+
+/// A kind's name on the wire.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    KIND_NAMES.iter().find(|(known, _)| *known == kind).map_or("io", |(_, name)| name)
+}
+
+/// The kind of a name; an unknown one is `Io`, for its message says the rest.
+pub fn kind_of_name(name: &str) -> ErrorKind {
+    KIND_NAMES.iter().find(|(_, known)| *known == name).map_or(ErrorKind::Io, |(kind, _)| *kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_survive_the_wire() {
+        for (kind, name) in KIND_NAMES {
+            assert_eq!(kind_of_name(kind_name(*kind)), *kind, "{name}");
+        }
+        assert_eq!(kind_of_name("no such"), ErrorKind::Io);
     }
 }

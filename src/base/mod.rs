@@ -10,13 +10,17 @@ pub mod random;
 pub mod real;
 pub mod sim;
 pub mod storage;
+pub mod table;
 pub mod throttle;
+pub mod user;
 
 pub use clock::{Clock, SimClock, SystemClock};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, kind_name, kind_of_name};
 pub use lock::StoreLock;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use real::RealStorage;
 pub use sim::SimStorage;
 pub use storage::{MappedBytes, OpenMode, SpaceInfo, Storage, StorageFile, check_name};
+pub use table::{TableFile, guarded, open_table};
 pub use throttle::Throttle;
+pub use user::OsUser;

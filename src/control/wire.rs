@@ -220,58 +220,11 @@ pub(super) fn read_line<T: DeserializeOwned>(stream: &mut impl BufRead, bytes_ma
         .map_err(|e| Error::invalid(format!("the control socket sent what is no message: {e}")))
 }
 
-/// Every kind under the name it has on the wire and in `-o json`.
-const KIND_NAMES: &[(ErrorKind, &str)] = &[
-    (ErrorKind::NotFound, "not_found"),
-    (ErrorKind::Exists, "exists"),
-    (ErrorKind::NotDirectory, "not_directory"),
-    (ErrorKind::IsDirectory, "is_directory"),
-    (ErrorKind::NotEmpty, "not_empty"),
-    (ErrorKind::NoSpace, "no_space"),
-    (ErrorKind::QuotaExceeded, "quota_exceeded"),
-    (ErrorKind::ReadOnly, "read_only"),
-    (ErrorKind::Invalid, "invalid"),
-    (ErrorKind::NameTooLong, "name_too_long"),
-    (ErrorKind::TooManyLinks, "too_many_links"),
-    (ErrorKind::FileTooLarge, "file_too_large"),
-    (ErrorKind::NoAttribute, "no_attribute"),
-    (ErrorKind::Range, "range"),
-    (ErrorKind::CrossVolume, "cross_volume"),
-    (ErrorKind::Unsupported, "unsupported"),
-    (ErrorKind::Stale, "stale"),
-    (ErrorKind::InUse, "in_use"),
-    (ErrorKind::Locked, "locked"),
-    (ErrorKind::NotAllowed, "not_allowed"),
-    (ErrorKind::Precondition, "precondition"),
-    (ErrorKind::Corrupt, "corrupt"),
-    (ErrorKind::Io, "io"),
-    (ErrorKind::Poisoned, "poisoned"),
-    (ErrorKind::Unreadable, "unreadable"),
-];
-
-/// A kind's name on the wire.
-pub fn kind_name(kind: ErrorKind) -> &'static str {
-    KIND_NAMES.iter().find(|(known, _)| *known == kind).map_or("io", |(_, name)| name)
-}
-
-/// The kind of a name; an unknown one is `Io`, for its message says the rest.
-pub fn kind_of_name(name: &str) -> ErrorKind {
-    KIND_NAMES.iter().find(|(_, known)| *known == name).map_or(ErrorKind::Io, |(kind, _)| *kind)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
 
     use super::*;
-
-    #[test]
-    fn kinds_survive_the_wire() {
-        for (kind, name) in KIND_NAMES {
-            assert_eq!(kind_of_name(kind_name(*kind)), *kind, "{name}");
-        }
-        assert_eq!(kind_of_name("no such"), ErrorKind::Io);
-    }
 
     #[test]
     fn a_call_survives_the_wire() {

@@ -3,15 +3,13 @@
 //! redb verifies its pages when asked to, not at each read; so an open asks it to, every value carries a check of
 //! its own, and a panic of a damaged table is an error.
 
-use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
-use crate::base::{Error, ErrorKind, OpenMode, Result, Storage, StorageFile};
+use crate::base::{Error, ErrorKind, OpenMode, Result, Storage, TableFile, guarded, open_table};
 use crate::format::catalog_records::{SnapshotRecord, Superblock, VolumeRecord, open_sealed, seal};
 use crate::format::segment::SegmentRecord;
 
@@ -68,46 +66,10 @@ enum Handle {
     Closed,
 }
 
-/// redb's file on our storage.
-struct Backend(Arc<dyn StorageFile>);
-
 /// One file that was opened, and what it holds.
 struct Opened {
     database: Database,
     content: RootsContent,
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(FILE)
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let now = self.0.len()?;
-        if len > now {
-            // Growing takes the space at once: a full host is met here, not in the middle of a commit.
-            return self.0.allocate(now, len - now);
-        }
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
-    }
 }
 
 impl Roots {
@@ -116,7 +78,7 @@ impl Roots {
         let [main, copy] = [FILE, COPY].map(|name| {
             let file =
                 storage.open(name, OpenMode::CreateNew).map_err(|error| Error::io("create", name, error))?;
-            guarded(name, || database_on(Backend(file)).map_err(commit_failed))
+            guarded(name, || database_on(TableFile::new(name, file)).map_err(commit_failed))
         });
         let tables = Tables { main: Handle::Open(main?), copy: Handle::Open(copy?), commit: 0 };
         let roots = Self { storage: storage.clone(), tables: Mutex::new(tables) };
@@ -177,7 +139,9 @@ impl Roots {
                 .storage
                 .open(FILE, OpenMode::ReadWrite)
                 .map_err(|error| Error::io("open", FILE, error))?;
-            tables.main = Handle::Open(guarded(FILE, || database_on(Backend(file)).map_err(commit_failed))?);
+            tables.main = Handle::Open(guarded(FILE, || {
+                database_on(TableFile::new(FILE, file)).map_err(commit_failed)
+            })?);
         }
         let Handle::Open(database) = &tables.main else {
             return Err(Error::new(ErrorKind::Precondition, "the store is closed"));
@@ -231,12 +195,10 @@ pub(crate) fn exist(storage: &dyn Storage) -> bool {
 
 /// Opens redb on a file, or makes an empty table in an empty one.
 fn database_on(backend: impl StorageBackend) -> std::result::Result<Database, redb::DatabaseError> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder.create_with_backend(backend)
+    open_table(backend, CACHE_BYTES)
 }
 
-fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<Opened> {
+fn open_one(storage: &Arc<dyn Storage>, name: &'static str, read_only: bool) -> Result<Opened> {
     let mode = if read_only { OpenMode::Read } else { OpenMode::ReadWrite };
     let file = storage.open(name, mode).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::corrupt(format!("{name} is missing")),
@@ -256,7 +218,7 @@ fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<O
             memory.write(0, &bytes).map_err(|error| Error::io("copy", name, error))?;
             database_on(memory).map_err(|error| damaged(name, error))?
         } else {
-            database_on(Backend(file)).map_err(|error| damaged(name, error))?
+            database_on(TableFile::new(name, file)).map_err(|error| damaged(name, error))?
         };
         match database.check_integrity() {
             Ok(true) => Ok(database),
@@ -269,7 +231,7 @@ fn open_one(storage: &Arc<dyn Storage>, name: &str, read_only: bool) -> Result<O
 }
 
 /// Makes the file `to` what `from` is, durably, and opens it. No transaction may be open in `from`.
-fn remake(storage: &Arc<dyn Storage>, from: &str, to: &str) -> Result<Database> {
+fn remake(storage: &Arc<dyn Storage>, from: &str, to: &'static str) -> Result<Database> {
     const STEP_BYTES: u64 = 1 << 20;
     match storage.remove(to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", to, error)),
@@ -288,7 +250,7 @@ fn remake(storage: &Arc<dyn Storage>, from: &str, to: &str) -> Result<Database> 
     }
     file.sync_data().map_err(|error| Error::io("sync", to, error))?;
     storage.sync_dir("").map_err(|error| Error::io("sync", "the store's folder", error))?;
-    guarded(to, || database_on(Backend(file)).map_err(|error| damaged(to, error)))
+    guarded(to, || database_on(TableFile::new(to, file)).map_err(|error| damaged(to, error)))
 }
 
 fn write(database: &Database, superblock: &Superblock, change: &RootsChange) -> Result<()> {
@@ -355,13 +317,6 @@ fn rows<T>(
         out.push(decode(open_sealed(name, key.value(), value.value())?)?);
     }
     Ok(out)
-}
-
-/// Turns a panic over damaged pages into an error.
-fn guarded<T>(file: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
-        Err(Error::corrupt(format!("{file} is damaged: its pages contradict each other")))
-    })
 }
 
 /// An error while reading the table.
