@@ -29,8 +29,16 @@ fn programs() -> PathBuf {
     majors.pop().expect("PostgreSQL is installed").1
 }
 
+/// The major version of that installation.
+pub fn major() -> u32 {
+    let version = command("postgres").arg("--version").output().unwrap();
+    let text = String::from_utf8(version.stdout).unwrap();
+    let number = text.split_whitespace().nth(2).unwrap();
+    number.split('.').next().unwrap().parse().unwrap()
+}
+
 /// A program of PostgreSQL's, as its user.
-fn command(program: &str) -> Command {
+pub fn command(program: &str) -> Command {
     let mut command = Command::new(programs().join(program));
     if getuid().is_root() {
         let (uid, gid) = server_user();
@@ -80,6 +88,20 @@ pub struct Server {
 impl Server {
     /// Starts a server on `data` and waits until it answers.
     pub fn start(data: &Path) -> Self {
+        Self::start_at(data, "")
+    }
+
+    /// The same, listening on the loopback address as well.
+    pub fn start_on_network(data: &Path) -> Self {
+        Self::start_at(data, "127.0.0.1")
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn start_at(data: &Path, network: &str) -> Self {
         for stale in ["postmaster.pid", "postmaster.opts"] {
             // Of a snapshot's original, or of a server that was killed.
             let _ = fs::remove_file(data.join(stale));
@@ -87,7 +109,7 @@ impl Server {
         let sockets = tempfile::Builder::new().prefix("stillpoint-pg-").tempdir().unwrap();
         give(sockets.path());
         for _ in 0..5 {
-            if let Some((child, port)) = attempt(data, sockets.path()) {
+            if let Some((child, port)) = attempt(data, sockets.path(), network) {
                 let log = sockets.path().join("log");
                 return Self { child, port, sockets, log };
             }
@@ -208,7 +230,7 @@ fn client(program: &str, sockets: &Path, port: u16) -> Command {
 }
 
 /// Starts a server on a port that was free a moment ago; `None` when somebody took it.
-fn attempt(data: &Path, sockets: &Path) -> Option<(Child, u16)> {
+fn attempt(data: &Path, sockets: &Path, network: &str) -> Option<(Child, u16)> {
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let log = File::create(sockets.join("log")).unwrap();
     let mut child = command("postgres")
@@ -216,7 +238,7 @@ fn attempt(data: &Path, sockets: &Path) -> Option<(Child, u16)> {
         .arg(data)
         .arg("-k")
         .arg(sockets)
-        .args(["-p", &port.to_string(), "-c", "listen_addresses="])
+        .args(["-p", &port.to_string(), "-c", &format!("listen_addresses={network}")])
         .args(["-c", "shared_buffers=32MB", "-c", "huge_pages=off", "-c", "max_wal_size=128MB"])
         .stdout(log.try_clone().unwrap())
         .stderr(log)

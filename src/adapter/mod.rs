@@ -1,0 +1,189 @@
+//! What the engine asks of a kind of database, and nothing else: the engine knows databases only as this trait.
+//!
+//! An adapter's configuration and what it records with a snapshot are JSON values that only it reads. It gets
+//! folders, never stores: the data folder lies on a volume, the state folder beside the store.
+
+pub mod postgres;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::Result;
+
+/// A database installation found on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    pub adapter: String,
+    pub version: String,
+    /// Where its programs are.
+    pub programs: PathBuf,
+    /// The user its servers run as.
+    pub user: String,
+}
+
+/// Secrets by name, never stored with anything else: passwords of the source and of owners.
+#[derive(Clone, Default)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Secrets {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// What a link is going to do, for a person to review and for `ingest` to carry out.
+#[derive(Clone, Debug, Default)]
+pub struct LinkPlan {
+    /// What the adapter needs from now on.
+    pub config: Value,
+    /// Facts in the order to show them.
+    pub review: Vec<(String, String)>,
+    pub warnings: Vec<String>,
+    /// Bytes that the first copy will take, as far as the source tells.
+    pub estimated_bytes: Option<u64>,
+}
+
+/// One server of one dataset: where its files are and how it is run.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// The dataset's name.
+    pub name: String,
+    /// The dataset's volume as a folder; owned by root.
+    pub volume: PathBuf,
+    /// Outside every volume, so in no snapshot: sockets, settings, logs, password files.
+    pub state: PathBuf,
+    pub port: u16,
+    pub config: Value,
+    pub secrets: Secrets,
+}
+
+/// How far a point in time goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Exactly what the snapshot holds.
+    Snapshot,
+    /// RFC 3339 with an offset.
+    Time(String),
+    Lsn(String),
+    Xid(String),
+    RestorePoint(String),
+}
+
+/// What a snapshot holds of its database.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    pub metadata: Value,
+    /// Why nothing can be provisioned from it, when that is so.
+    pub unprovisionable: Option<String>,
+}
+
+/// What is seen of a running or stopped server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub running: bool,
+    pub pid: Option<u32>,
+    /// One word: `streaming`, `waiting`, `stopped`, `online`, ...
+    pub state: String,
+    /// Facts in the order to show them: positions, lags, slots.
+    pub facts: Vec<(String, String)>,
+    pub problems: Vec<Problem>,
+}
+
+/// Something that keeps a dataset from being as it should; it becomes a fault, and ends when it is no longer seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word.
+    pub code: String,
+    pub message: String,
+    pub action: String,
+}
+
+/// What to change in a VDB beside its place.
+#[derive(Clone, Debug, Default)]
+pub struct VdbOptions {
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Takes what an operation says of itself.
+pub trait Task: Send {
+    /// Begins a step of a long operation.
+    fn step(&mut self, name: &str) -> Result<()>;
+    fn bytes(&mut self, done: u64, total: Option<u64>);
+    /// A line for the job's log.
+    fn log(&mut self, line: &str);
+    /// A warning; the operation ends as completed with warnings.
+    fn warn(&mut self, line: &str);
+    /// Fails when the operation is to end: called at points where it may.
+    fn check(&self) -> Result<()>;
+}
+
+/// One kind of database.
+pub trait Adapter: Send + Sync {
+    /// Its name in commands and records.
+    fn kind(&self) -> &'static str;
+
+    /// The installations of this host.
+    fn discover(&self) -> Result<Vec<Repository>>;
+
+    /// Asks source and host whether a link can be, and refuses early what cannot. `request` is the adapter's own.
+    fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan>;
+
+    /// Makes the first copy in an empty volume. What it made elsewhere, such as a slot on the source, `unlink` takes
+    /// away again, also after a failure.
+    fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// Ends what a link holds on the source. Called again after a failure; finding nothing is no error.
+    fn unlink(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// The configuration with what has changed at the source since: new folders, raised limits. Called before each start
+    /// of a staging server; an error leaves the old one in use.
+    fn reconfigure(&self, instance: &Instance) -> Result<Value>;
+
+    /// Starts a staging server that follows its source, and returns when it answers.
+    fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// Brings a running staging server up to what the source has now.
+    fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    fn monitor(&self, instance: &Instance) -> Result<Health>;
+
+    /// Holds a server's files at one exact point and says which. `thaw` follows, whatever happens.
+    fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described>;
+
+    /// Lets go; also of what a killed process left held. No error when nothing is.
+    fn thaw(&self, instance: &Instance) -> Result<()>;
+
+    /// The configuration of a VDB made of a snapshot with these records.
+    fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value>;
+
+    /// Makes the files of a clone a database of its own, that knows no source; returns when it answers.
+    fn provision(
+        &self,
+        instance: &Instance,
+        metadata: &Value,
+        target: &Target,
+        task: &mut dyn Task,
+    ) -> Result<()>;
+
+    /// Starts a VDB's server and returns when it answers.
+    fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// Stops a server in order; no error when none runs.
+    fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// Ends what an earlier engine started with files below `state`, at once: the mount it worked on is gone.
+    fn end_strays(&self, state: &std::path::Path) -> Result<Vec<u32>>;
+
+    /// How to connect, by variable name, without passwords.
+    fn connection(&self, instance: &Instance) -> BTreeMap<String, String>;
+}

@@ -1,0 +1,131 @@
+//! What the PostgreSQL adapter is asked for, what it keeps, and what it records with a snapshot.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::{Error, Result};
+
+/// The name of the source's replication password among the secrets.
+pub(super) const SOURCE_PASSWORD: &str = "source_password";
+/// The folder of the cluster inside a volume.
+pub(super) const DATA_FOLDER: &str = "data";
+/// Where tablespaces are, each in a folder named by its number.
+pub(super) const TABLESPACES_FOLDER: &str = "tablespaces";
+
+/// A request to link a cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkRequest {
+    /// Makes the base backup itself and follows by streaming.
+    #[serde(default)]
+    pub initiated_backup: bool,
+    pub source: Option<SourceAddress>,
+    pub port: u16,
+    /// The dataset's name, for the slot.
+    pub name: String,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// The user that runs the staging server.
+    pub user: Option<String>,
+}
+
+/// How the source is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceAddress {
+    pub host: String,
+    pub port: u16,
+    /// A role that may replicate.
+    pub user: String,
+}
+
+/// What a dataset of this adapter is run with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Config {
+    pub major: u32,
+    pub programs: PathBuf,
+    /// The user of the host that its server runs as.
+    pub os_user: String,
+    /// The cluster's bootstrap superuser, as which the engine connects over its own socket.
+    pub superuser: String,
+    pub system_id: String,
+    pub segment_bytes: u64,
+    /// The user's settings.
+    pub settings: BTreeMap<String, String>,
+    /// Settings that a standby must not have below its primary's.
+    pub limits: BTreeMap<String, u64>,
+    pub tablespaces: Vec<Tablespace>,
+    /// Absent for a VDB.
+    pub source: Option<SourceAddress>,
+    pub slot: Option<String>,
+}
+
+/// A tablespace of the source: its folder there becomes one of the volume's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tablespace {
+    pub oid: u32,
+    pub location: PathBuf,
+}
+
+/// What a snapshot records of its cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Metadata {
+    pub system_id: String,
+    pub version: String,
+    pub major: u32,
+    pub catalog_version: String,
+    pub cluster_state: String,
+    pub timeline: u32,
+    /// Where replay stood at the cut; for a running primary the insert position.
+    pub replay_lsn: String,
+    pub receive_lsn: Option<String>,
+    pub redo_lsn: String,
+    pub redo_wal_file: String,
+    pub minimum_recovery_lsn: String,
+    pub checkpoint_time: String,
+    /// RFC 3339; absent before the first replayed commit.
+    pub last_commit_time: Option<String>,
+    pub data_checksum_version: u32,
+    pub segment_bytes: u64,
+    pub wal_level: String,
+    pub limits: BTreeMap<String, u64>,
+    pub tablespaces: Vec<Tablespace>,
+    /// Library versions that sort text.
+    pub collation_versions: BTreeMap<String, String>,
+    pub mode: Mode,
+}
+
+/// How the snapshot was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mode {
+    /// Of a standby whose replay was paused.
+    PausedStandby,
+    /// Of a running primary: recovery to its last record.
+    RunningPrimary,
+    /// Of a cluster that was shut down.
+    Stopped,
+}
+
+/// Settings whose value on a standby must not be below the primary's.
+pub(super) const LIMITS: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+
+/// Reads one of the types above out of the value the engine kept.
+pub(super) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone()).map_err(|e| Error::invalid(format!("{what}: {e}")))
+}
+
+/// The value the engine keeps.
+pub(super) fn keep<T: Serialize>(what: &str, value: &T) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Error::invalid(format!("{what}: {e}")))
+}

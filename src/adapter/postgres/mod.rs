@@ -1,0 +1,160 @@
+//! PostgreSQL: staging servers that follow a source by streaming, and clones of their files as databases.
+//!
+//! Every server runs in a mount namespace of its own, with its settings outside its volume. SQL goes over
+//! tokio-postgres, the rest over the programs of the cluster's own major version.
+
+pub mod backup;
+mod clone;
+pub mod compression;
+mod conf;
+mod config;
+pub mod control;
+mod controldata;
+mod files;
+pub mod history;
+mod installation;
+mod link;
+pub mod lsn;
+mod program;
+mod replica;
+pub mod restore;
+mod server;
+mod snapshot;
+mod source;
+mod sql;
+pub mod wal;
+
+pub use installation::{Installation, installations};
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Adapter, Described, Health, Instance, LinkPlan, Repository, Secrets, Target, Task, VdbOptions};
+use crate::base::{Clock, OsUser, Random, Result};
+use config::{Config, Metadata, keep, read};
+use server::Server;
+
+/// The adapter.
+pub struct Postgres {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Postgres {
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        Self { clock, random }
+    }
+
+    fn server<'a>(&'a self, instance: &'a Instance) -> Result<Server<'a>> {
+        let config: Config = read(&format!("the configuration of {}", instance.name), &instance.config)?;
+        Server::new(instance, config, &*self.clock)
+    }
+}
+
+impl Adapter for Postgres {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn discover(&self) -> Result<Vec<Repository>> {
+        let user = OsUser::for_servers("postgres")?;
+        let found = installations().into_iter().map(|found| Repository {
+            adapter: self.kind().into(),
+            version: installation::version_of(&found.programs).unwrap_or_else(|| found.major.to_string()),
+            programs: found.programs,
+            user: user.name.clone(),
+        });
+        Ok(found.collect())
+    }
+
+    fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
+        link::plan(request, secrets, &*self.random)
+    }
+
+    fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        link::ingest(&self.server(instance)?, task)
+    }
+
+    fn unlink(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        link::unlink(&self.server(instance)?, &*self.clock, task)
+    }
+
+    fn reconfigure(&self, instance: &Instance) -> Result<Value> {
+        replica::reconfigure(&self.server(instance)?)
+    }
+
+    fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        replica::start(&self.server(instance)?, task)
+    }
+
+    fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        replica::sync(&self.server(instance)?, &*self.clock, task)
+    }
+
+    fn monitor(&self, instance: &Instance) -> Result<Health> {
+        replica::monitor(&self.server(instance)?)
+    }
+
+    fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
+        snapshot::quiesce(&self.server(instance)?, &*self.clock, task)
+    }
+
+    fn thaw(&self, instance: &Instance) -> Result<()> {
+        snapshot::thaw(&self.server(instance)?)
+    }
+
+    fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
+        let parent: Config = read("the configuration of the parent", parent)?;
+        let metadata: Metadata = read("the snapshot's records", metadata)?;
+        conf::check_settings(&options.settings)?;
+        let config = Config {
+            settings: options.settings.clone(),
+            limits: metadata.limits,
+            // Its folders are its own, and no record to come names the source's.
+            tablespaces: metadata.tablespaces,
+            source: None,
+            slot: None,
+            ..parent
+        };
+        keep("the configuration", &config)
+    }
+
+    fn provision(
+        &self,
+        instance: &Instance,
+        metadata: &Value,
+        target: &Target,
+        task: &mut dyn Task,
+    ) -> Result<()> {
+        let metadata: Metadata = read("the snapshot's records", metadata)?;
+        clone::provision(&self.server(instance)?, &metadata, target, task)
+    }
+
+    fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        clone::start(&self.server(instance)?, task)
+    }
+
+    fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        self.server(instance)?.stop(task)
+    }
+
+    fn end_strays(&self, state: &Path) -> Result<Vec<u32>> {
+        server::end_strays(state)
+    }
+
+    fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {
+        let user = read::<Config>("the configuration", &instance.config)
+            .map_or_else(|_| "postgres".to_owned(), |config| config.superuser);
+        let port = instance.port.to_string();
+        BTreeMap::from([
+            ("PGHOST".to_owned(), "127.0.0.1".to_owned()),
+            ("PGPORT".to_owned(), port.clone()),
+            ("PGUSER".to_owned(), user.clone()),
+            ("PGDATABASE".to_owned(), "postgres".to_owned()),
+            ("DATABASE_URL".to_owned(), format!("postgresql://{user}@127.0.0.1:{port}/postgres")),
+        ])
+    }
+}

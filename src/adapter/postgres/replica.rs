@@ -1,0 +1,220 @@
+//! A staging server: a standby that follows its source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::{Health, Problem, Task};
+use super::conf::{self, Purpose};
+use super::config::{SOURCE_PASSWORD, keep};
+use super::files::{self, Readers, make_folder};
+use super::link::{connection_string, source_of, write_passfile};
+use super::server::Server;
+use super::source;
+use super::sql::{Sql, quote};
+use crate::base::{Clock, Error, ErrorKind, Result};
+
+const POLL: Duration = Duration::from_millis(50);
+/// A standby that receives nothing for this long while it is behind is told to be stuck.
+const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The configuration with the source's tablespaces and limits of now. A record that makes a tablespace stops a standby
+/// that has no folder for it, and one that raises a limit pauses it: the next start has both.
+pub(super) fn reconfigure(server: &Server<'_>) -> Result<serde_json::Value> {
+    let mut config = server.config.clone();
+    let address = source_of(&config)?.clone();
+    let sql = source::connect(&address, server.instance.secrets.get(SOURCE_PASSWORD))?;
+    for found in source::tablespaces(&sql)? {
+        // One that was dropped stays: records still to be replayed may name it.
+        if config.tablespaces.iter().all(|known| known.oid != found.oid) {
+            make_folder(&server.tablespace(found.oid), &server.programs.user, Readers::User)?;
+            config.tablespaces.push(found);
+        }
+    }
+    for (name, limit) in source::limits(&sql)? {
+        let known = config.limits.entry(name).or_insert(limit);
+        *known = limit.max(*known);
+    }
+    keep("the configuration", &config)
+}
+
+/// Starts the standby and returns when it answers.
+pub(super) fn start(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
+    let address = source_of(&server.config)?;
+    write_passfile(server, address)?;
+    let mut recovery = BTreeMap::from([
+        ("primary_conninfo".to_owned(), connection_string(server, address)),
+        ("recovery_target_timeline".to_owned(), "latest".to_owned()),
+        ("hot_standby".to_owned(), "on".to_owned()),
+    ]);
+    if let Some(slot) = &server.config.slot {
+        recovery.insert("primary_slot_name".to_owned(), slot.clone());
+    }
+    follow(server, recovery)?;
+    server.start(task, &mut |sql| {
+        // A killed engine may have left replay paused.
+        sql.rows("SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused()")?;
+        Ok(sql.text("SELECT pg_is_in_recovery()")? == "t")
+    })
+}
+
+/// Makes the cluster a standby with these settings.
+fn follow(server: &Server<'_>, recovery: BTreeMap<String, String>) -> Result<()> {
+    files::prepare(server, "drop", &["recovery.signal"], "")?;
+    if server.config.major >= 12 {
+        conf::write(server, &Purpose { recovery, keep_limits: true, closed: false })?;
+        return files::prepare(server, "put", &["standby.signal"], "").map(drop);
+    }
+    // Before version 12 recovery has a file of its own, in the cluster's folder.
+    let mut text = String::from("standby_mode = 'on'\n");
+    let mut rest = BTreeMap::new();
+    for (name, value) in recovery {
+        match name.as_str() {
+            "hot_standby" => drop(rest.insert(name, value)),
+            _ => text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''"))),
+        }
+    }
+    conf::write(server, &Purpose { recovery: rest, keep_limits: true, closed: false })?;
+    files::prepare(server, "put", &["recovery.conf"], &text).map(drop)
+}
+
+/// Waits until the standby has replayed all that the source had flushed when this was called.
+pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) -> Result<()> {
+    task.step("ask the source")?;
+    let address = source_of(&server.config)?;
+    let target = source::identify(address, server.instance.secrets.get(SOURCE_PASSWORD), &server.programs)?;
+    if target.system_id != server.config.system_id {
+        return Err(Error::new(
+            ErrorKind::Precondition,
+            format!(
+                "{} is another cluster now: its system identifier is {}, this dSource was linked to {}; \
+                 resynchronize the dSource, or point it at the right source",
+                source::shown(address),
+                target.system_id,
+                server.config.system_id
+            ),
+        ));
+    }
+    task.step("replay")?;
+    task.log(&format!("the source is at {} on timeline {}", target.lsn, target.timeline));
+    let sql = server.connect("postgres")?;
+    check_standby(server, &sql)?;
+    // An engine that could not let go on after a snapshot leaves it paused.
+    sql.rows("SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()")?;
+    let behind = |sql: &Sql| -> Result<i64> {
+        let query = format!(
+            "SELECT coalesce(pg_wal_lsn_diff({}, pg_last_wal_replay_lsn()), 0)::bigint",
+            quote(&target.lsn)
+        );
+        let text = sql.text(&query)?;
+        text.parse().map_err(|_| Error::new(ErrorKind::Io, format!("the standby answered {text:?}")))
+    };
+    let first = behind(&sql)?;
+    let mut least = first;
+    let mut moved = clock.monotonic();
+    while least > 0 {
+        task.check()?;
+        let now = behind(&sql)?;
+        if now < least {
+            (least, moved) = (now, clock.monotonic());
+        } else if clock.monotonic().saturating_sub(moved) > STALL_TIME_MAX {
+            let health = monitor(server)?;
+            let why =
+                health.problems.first().map_or_else(String::new, |problem| format!(": {}", problem.message));
+            return Err(Error::new(
+                ErrorKind::Precondition,
+                format!(
+                    "the staging server of {} is {least} bytes behind and does not move{why}",
+                    server.instance.name
+                ),
+            ));
+        }
+        let total = u64::try_from(first).unwrap_or(0);
+        task.bytes(total.saturating_sub(u64::try_from(least).unwrap_or(0)), Some(total));
+        clock.sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Refuses a staging server that no longer is a standby: what it holds is not the source's.
+pub(super) fn check_standby(server: &Server<'_>, sql: &Sql) -> Result<()> {
+    if server.config.source.is_none() || sql.text("SELECT pg_is_in_recovery()")? == "t" {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Precondition, promoted(server)))
+}
+
+fn promoted(server: &Server<'_>) -> String {
+    format!(
+        "the staging server of {} was promoted: it no longer follows its source, and may differ from it",
+        server.instance.name
+    )
+}
+
+/// What can be seen of a staging server without asking its source.
+pub(super) fn monitor(server: &Server<'_>) -> Result<Health> {
+    let mut health = Health::default();
+    let Some(postmaster) = server.postmaster() else {
+        health.state = "stopped".into();
+        return Ok(health);
+    };
+    health.running = true;
+    health.pid = Some(postmaster.pid.as_raw_nonzero().get().unsigned_abs());
+    let sql = match server.connect("postgres") {
+        Ok(sql) => sql,
+        Err(e) => {
+            // It starts, or recovers: nothing is wrong with that yet.
+            health.state = "starting".into();
+            health.facts.push(("answer".into(), e.to_string()));
+            return Ok(health);
+        }
+    };
+    let row = sql
+        .rows(
+            "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), \
+             pg_last_xact_replay_timestamp(), (SELECT status FROM pg_stat_wal_receiver), \
+             CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END",
+        )?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let field = |at: usize| row.get(at).cloned().flatten();
+    let fact = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    health.facts.extend(
+        [
+            fact("received", field(1)),
+            fact("replayed", field(2)),
+            fact("last replayed commit", field(3)),
+            fact("WAL receiver", field(4)),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    health.state = match (field(0).as_deref(), field(4).as_deref(), field(5).as_deref()) {
+        (Some("f"), ..) => "online",
+        (_, _, Some("t")) => "paused",
+        (_, Some("streaming"), _) => "streaming",
+        _ => "waiting",
+    }
+    .into();
+    if health.state == "online" && server.config.source.is_some() {
+        health.problems.push(Problem {
+            code: "STAGING_PROMOTED".into(),
+            message: promoted(server),
+            action: "link the source anew; snapshots taken before can still be provisioned from".into(),
+        });
+    }
+    if health.state == "waiting" {
+        health.problems.push(Problem {
+            code: "SOURCE_UNREACHABLE".into(),
+            message: format!(
+                "the staging server of {} receives nothing from its source",
+                server.instance.name
+            ),
+            action: format!(
+                "see that the source runs and takes the replication user; the reason is at the end of {}",
+                server.log().display()
+            ),
+        });
+    }
+    Ok(health)
+}
