@@ -1,0 +1,219 @@
+//! Datasets as a whole: what is shown of them, and their end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Engine;
+use super::jobs::{JobHandle, NewJob};
+use super::locks::Hold;
+use crate::adapter::{Health, Task};
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{
+    Dataset, DatasetState, Fault, JobKind, Role, Snapshot, SnapshotState, Timeflow, TimeflowState,
+};
+
+/// A dataset as it is shown.
+#[derive(Clone, Debug)]
+pub struct DatasetView {
+    pub dataset: Dataset,
+    pub timeflow: Option<Timeflow>,
+    pub snapshots: usize,
+    pub faults: Vec<Fault>,
+    /// How to connect, by variable name.
+    pub connection: BTreeMap<String, String>,
+}
+
+/// A dataset and its server's health, asked now.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub view: DatasetView,
+    pub health: Health,
+}
+
+/// Refuses a name or port that another dataset has.
+pub(super) fn check_distinct(other: &Dataset, name: &str, port: u16) -> Result<()> {
+    if other.name == name {
+        return Err(Error::new(ErrorKind::Exists, format!("there is a dataset {name} already")));
+    }
+    if other.port == port {
+        return Err(Error::new(
+            ErrorKind::InUse,
+            format!("port {port} belongs to {}: each dataset has its own", other.name),
+        ));
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// The datasets of a role, oldest first.
+    pub fn datasets(&self, role: Role) -> Result<Vec<DatasetView>> {
+        let found = self.catalog.select(|dataset: &Dataset| dataset.role == role)?;
+        found.into_iter().map(|dataset| self.view(dataset)).collect()
+    }
+
+    fn view(&self, dataset: Dataset) -> Result<DatasetView> {
+        // Gone already when its deletion is under way.
+        let timeflow = dataset.timeflow.map(|id| self.catalog.get::<Timeflow>(id)).transpose()?.flatten();
+        let connection = match &timeflow {
+            Some(timeflow) => {
+                self.adapter(&dataset.adapter)?.connection(&self.instance(&dataset, &timeflow.volume)?)
+            }
+            None => BTreeMap::new(),
+        };
+        Ok(DatasetView {
+            snapshots: self.snapshots_of(dataset.id)?.len(),
+            faults: self.open_faults(dataset.id)?,
+            timeflow,
+            connection,
+            dataset,
+        })
+    }
+
+    /// One dataset, with what its server answers now.
+    pub fn show(&self, name: &str) -> Result<Listing> {
+        let view = self.view(self.dataset(name)?)?;
+        let health = match &view.timeflow {
+            Some(timeflow) => {
+                let instance = self.instance(&view.dataset, &timeflow.volume)?;
+                self.adapter(&view.dataset.adapter)?.monitor(&instance)?
+            }
+            None => Health::default(),
+        };
+        Ok(Listing { view, health })
+    }
+
+    /// What lives on a dataset's snapshots.
+    pub fn dependents(&self, dataset: &Dataset) -> Result<Vec<String>> {
+        let own: Vec<u64> = self
+            .catalog
+            .select(|snapshot: &Snapshot| snapshot.dataset == dataset.id)?
+            .into_iter()
+            .map(|snapshot| snapshot.id)
+            .collect();
+        let on_it = self.catalog.select(|timeflow: &Timeflow| {
+            timeflow.dataset != dataset.id && timeflow.from_snapshot.is_some_and(|id| own.contains(&id))
+        })?;
+        let mut names = Vec::new();
+        for timeflow in on_it {
+            let name = self.dataset_by_id(timeflow.dataset)?.name;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Starts a job that deletes a dataset with all its timeflows and snapshots. `force` gives up what it holds on a
+    /// source that cannot be reached.
+    pub fn delete(self: &Arc<Self>, name: &str, force: bool) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        self.check_unlocked(&dataset)?;
+        let dependents = self.dependents(&dataset)?;
+        if !dependents.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("{name} has VDBs that live on it: {}; delete them first", dependents.join(", ")),
+            ));
+        }
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let new = NewJob {
+            kind: JobKind::DbDelete,
+            target: name,
+            dataset: Some(id),
+            holds: vec![(id, Hold::Replace)],
+        };
+        self.submit(new, move |task| {
+            let dataset = engine.dataset_by_id(id)?;
+            // A VDB may have been provisioned after the question above.
+            if let Some(dependent) = engine.dependents(&dataset)?.first() {
+                return Err(Error::new(ErrorKind::InUse, format!("{dependent} lives on {}", dataset.name)));
+            }
+            // From here on it is gone: a crash ends in its removal, and nobody can cancel that.
+            task.compensate("delete");
+            engine.set_state(id, DatasetState::Deleting)?;
+            engine.remove_dataset(&dataset, force, task)
+        })
+    }
+
+    /// Removes all that there is of a dataset. Called again after a failure or a crash; what is gone already is no
+    /// error. The record goes last: as long as something is held on the source, it says so and the next start tries
+    /// again.
+    pub(super) fn remove_dataset(&self, dataset: &Dataset, force: bool, task: &mut dyn Task) -> Result<()> {
+        let adapter = self.adapter(&dataset.adapter)?;
+        let mut timeflows = self.catalog.select(|timeflow: &Timeflow| timeflow.dataset == dataset.id)?;
+        // Later ones may be clones of earlier ones' snapshots.
+        timeflows.sort_by_key(|timeflow| std::cmp::Reverse(timeflow.id));
+        for timeflow in &timeflows {
+            adapter.stop(&self.instance(dataset, &timeflow.volume)?, task)?;
+        }
+        for timeflow in &timeflows {
+            self.remove_timeflow(timeflow)?;
+        }
+        let unlinked = adapter.unlink(&self.instance(dataset, "")?, task);
+        match unlinked {
+            Err(e) if force => task.warn(&format!("given up: {e}; take it away there")),
+            Err(e) => {
+                self.set_state(dataset.id, DatasetState::Deleting)?;
+                let advice =
+                    "the deletion goes on at the next start, or now with `delete --force`, which gives it up";
+                return Err(e.context(format!("the files of {} are gone; {advice}", dataset.name)));
+            }
+            Ok(()) => {}
+        }
+        self.forget(dataset.id)
+    }
+
+    /// Destroys a timeflow's volume with its snapshots, then forgets them.
+    pub(super) fn remove_timeflow(&self, timeflow: &Timeflow) -> Result<()> {
+        self.catalog.change(|change| {
+            change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Removing)
+        })?;
+        match self.volumes.destroy(&timeflow.volume) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        self.catalog.change(|change| {
+            for snapshot in change.list::<Snapshot>()? {
+                if snapshot.timeflow == timeflow.id {
+                    change.remove::<Snapshot>(snapshot.id)?;
+                }
+            }
+            change.remove::<Timeflow>(timeflow.id)
+        })
+    }
+
+    /// Removes a dataset's state folder, secrets and records. Its volumes are gone already, or were never made.
+    pub(super) fn forget(&self, id: u64) -> Result<()> {
+        let state = self.instance_state(id);
+        match std::fs::remove_dir_all(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", &state.display().to_string(), e));
+            }
+            _ => {}
+        }
+        self.secrets.remove(id)?;
+        self.catalog.change(|change| {
+            for timeflow in change.list::<Timeflow>()? {
+                if timeflow.dataset == id {
+                    change.remove::<Timeflow>(timeflow.id)?;
+                }
+            }
+            for snapshot in change.list::<Snapshot>()? {
+                if snapshot.dataset == id {
+                    change.remove::<Snapshot>(snapshot.id)?;
+                }
+            }
+            for fault in change.list::<Fault>()? {
+                if fault.dataset == id {
+                    change.remove::<Fault>(fault.id)?;
+                }
+            }
+            change.remove::<Dataset>(id)
+        })
+    }
+
+    /// Records of snapshots that a crash left between two states.
+    pub(super) fn unfinished_snapshots(&self) -> Result<Vec<Snapshot>> {
+        self.catalog.select(|snapshot: &Snapshot| snapshot.state != SnapshotState::Ready)
+    }
+}

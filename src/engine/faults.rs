@@ -1,0 +1,153 @@
+//! Faults: open problems of datasets, raised when seen and resolved when no longer seen; and servers that should
+//! run and do not, started again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use super::jobs::NewJob;
+use super::locks::Hold;
+use crate::adapter::{Health, Problem};
+use crate::base::{ErrorKind, Result};
+use crate::catalog::{Dataset, DatasetState, Fault, JobKind, Severity};
+
+/// The fault of a server that should run and does not.
+const SERVER_DOWN: &str = "SERVER_DOWN";
+/// How long a server that was started again is left alone; doubled with each time that it went down.
+const RESTART_WAIT: Duration = Duration::from_secs(5);
+const RESTART_DOUBLINGS_MAX: u32 = 6;
+
+/// What became of an attempt to start a server again.
+enum Again {
+    Started(u64),
+    /// Its time has not come.
+    Later,
+    /// A job is at work on the dataset.
+    Busy,
+}
+
+/// The problem of a server that is down and not yet started again.
+fn still_down(fault: Fault) -> Option<Problem> {
+    let Fault { code, message, action, .. } = fault;
+    (code == SERVER_DOWN).then_some(Problem { code, message, action })
+}
+
+impl Engine {
+    /// The open faults of a dataset.
+    pub fn open_faults(&self, dataset: u64) -> Result<Vec<Fault>> {
+        self.catalog.select(|fault: &Fault| fault.dataset == dataset && fault.resolved.is_none())
+    }
+
+    /// Looks at every dataset once: its faults are what is seen now, and a server that went down is started again.
+    pub fn look_after(self: &Arc<Self>) -> Result<()> {
+        for dataset in self.catalog.list::<Dataset>()? {
+            if let Err(e) = self.look_after_one(&dataset) {
+                tracing::warn!("looking after {}: {e}", dataset.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after_one(self: &Arc<Self>, listed: &Dataset) -> Result<()> {
+        let token = self.catalog.change(|change| change.next_id())?;
+        // While a job is at work on it, what is seen is its doing.
+        let Ok(held) = self.locks.take(token, "a look at its server", &[(listed.id, Hold::Use)]) else {
+            return Ok(());
+        };
+        let Some(dataset) = self.catalog.get::<Dataset>(listed.id)? else { return Ok(()) };
+        if dataset.state != DatasetState::Active {
+            return match dataset.state {
+                DatasetState::Stopped | DatasetState::Disabled => self.settle(&dataset, &[]),
+                _ => Ok(()),
+            };
+        }
+        let instance = self.instance(&dataset, &self.current_timeflow(&dataset)?.volume)?;
+        let health: Health = self.adapter(&dataset.adapter)?.monitor(&instance)?;
+        drop(held);
+        let mut problems = health.problems;
+        if !health.running {
+            match self.start_again(&dataset)? {
+                Again::Started(job) => problems.push(Problem {
+                    code: SERVER_DOWN.into(),
+                    message: format!("the server of {} is not running", dataset.name),
+                    action: format!("job {job} starts it again; if it fails, its log says why"),
+                }),
+                Again::Later => {
+                    problems.extend(self.open_faults(dataset.id)?.into_iter().filter_map(still_down))
+                }
+                Again::Busy => return Ok(()),
+            }
+        } else if health.state != "starting" {
+            self.restarts.lock().remove(&dataset.id);
+        }
+        self.settle(&dataset, &problems)
+    }
+
+    /// Starts a server again that went down by itself, each time a little later.
+    fn start_again(self: &Arc<Self>, dataset: &Dataset) -> Result<Again> {
+        let now = self.clock.monotonic();
+        let tried = self.restarts.lock().get(&dataset.id).copied();
+        if tried.is_some_and(|(_, next)| now < next) {
+            return Ok(Again::Later);
+        }
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let new = NewJob {
+            kind: JobKind::DbStart,
+            target: &dataset.name,
+            dataset: Some(id),
+            holds: vec![(id, Hold::Operate)],
+        };
+        let started = self.submit(new, move |task| {
+            let dataset = engine.dataset_by_id(id)?;
+            // It may have been stopped on purpose since it was seen down.
+            if dataset.state == DatasetState::Active { engine.start_server(&dataset, task) } else { Ok(()) }
+        });
+        match started {
+            Ok(handle) => {
+                let times = tried.map_or(0, |(times, _)| times + 1);
+                let wait = RESTART_WAIT * 2_u32.pow(times.min(RESTART_DOUBLINGS_MAX));
+                self.restarts.lock().insert(id, (times, now + wait));
+                Ok(Again::Started(handle.id))
+            }
+            Err(e) if e.kind() == ErrorKind::InUse => Ok(Again::Busy),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes the open faults of a dataset those of the problems seen now.
+    fn settle(&self, dataset: &Dataset, problems: &[Problem]) -> Result<()> {
+        let open = self.open_faults(dataset.id)?;
+        let now = self.now();
+        for problem in problems {
+            if open.iter().any(|fault| fault.code == problem.code && fault.message == problem.message) {
+                continue;
+            }
+            self.catalog.change(|change| {
+                let same = open.iter().find(|fault| fault.code == problem.code);
+                let id = match same {
+                    Some(fault) => fault.id,
+                    None => change.next_id()?,
+                };
+                change.put(&Fault {
+                    id,
+                    dataset: dataset.id,
+                    code: problem.code.clone(),
+                    message: problem.message.clone(),
+                    action: problem.action.clone(),
+                    raised: same.map_or(now, |fault| fault.raised),
+                    resolved: None,
+                })
+            })?;
+            self.event(Severity::Error, "FAULT_RAISED", Some(dataset.id), None, &problem.message);
+        }
+        for fault in open {
+            if problems.iter().all(|problem| problem.code != fault.code) {
+                self.catalog
+                    .change(|change| change.update::<Fault>(fault.id, |fault| fault.resolved = Some(now)))?;
+                let message = format!("no longer: {}", fault.message);
+                self.event(Severity::Info, "FAULT_RESOLVED", Some(dataset.id), None, &message);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! Jobs: operations that take time, one after another or a few side by side, written down as they go.
+//!
+//! A job is in the catalog from the moment it is accepted. Its locks are taken then, so that what cannot run is
+//! refused to the one who asked, and not found out later.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::Engine;
+use super::locks::{Held, Hold};
+use crate::adapter::Task;
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{Job, JobError, JobKind, JobStatus, JobStep, Severity};
+
+/// Jobs that wait at a time; the next one is refused.
+const QUEUE_MAX: usize = 1000;
+/// Figures reach the catalog this often, so that a slow copy does not become a stream of commits.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+/// A log line is cut here.
+const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// What one read of a log returns at most.
+const LOG_READ_BYTES_MAX: u64 = 1 << 20;
+
+type Body = Box<dyn FnOnce(&mut JobTask) -> Result<()> + Send>;
+
+/// A job that was accepted.
+#[derive(Clone, Debug)]
+pub struct JobHandle {
+    pub id: u64,
+}
+
+/// A piece of a job's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobLog {
+    pub text: String,
+    /// Where to read on.
+    pub next: u64,
+}
+
+/// What is to run, and what is asked of what runs.
+pub(super) struct Runner {
+    queue: (Sender<Queued>, Receiver<Queued>),
+    workers_max: usize,
+    cancels: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    ending: AtomicBool,
+    /// Raised whenever a job's record changed.
+    changes: (Mutex<u64>, Condvar),
+}
+
+struct Queued {
+    job: u64,
+    body: Body,
+    held: Held,
+    cancel: Arc<AtomicBool>,
+}
+
+/// What is asked for with a new job.
+pub(super) struct NewJob<'a> {
+    pub kind: JobKind,
+    pub target: &'a str,
+    pub dataset: Option<u64>,
+    pub holds: Vec<(u64, Hold)>,
+}
+
+impl NewJob<'_> {
+    /// What others are told that are refused because of it.
+    fn describe(&self, id: u64) -> String {
+        format!("job {id} ({} of {})", self.kind.name(), self.target)
+    }
+}
+
+impl Runner {
+    pub(super) fn new(workers_max: usize) -> Self {
+        Self {
+            queue: bounded(QUEUE_MAX),
+            workers_max: workers_max.max(1),
+            cancels: Mutex::default(),
+            ending: AtomicBool::new(false),
+            changes: (Mutex::new(0), Condvar::new()),
+        }
+    }
+
+    fn changed(&self) {
+        *self.changes.0.lock() += 1;
+        self.changes.1.notify_all();
+    }
+}
+
+impl Engine {
+    /// Starts the threads that run jobs. They end with `end_jobs`.
+    pub fn start_jobs(self: &Arc<Self>) -> Result<Vec<std::thread::JoinHandle<()>>> {
+        let spawn = |number| {
+            let engine = Arc::clone(self);
+            std::thread::Builder::new()
+                .name(format!("job-{number}"))
+                .spawn(move || engine.work())
+                .map_err(|e| Error::io("start", "a job thread", e))
+        };
+        (0..self.runner.workers_max).map(spawn).collect()
+    }
+
+    fn work(self: &Arc<Self>) {
+        while !self.runner.ending.load(Ordering::SeqCst) {
+            match self.runner.queue.1.recv_timeout(Duration::from_millis(200)) {
+                Ok(queued) => self.run(queued),
+                Err(crossbeam::channel::RecvTimeoutError::Timeout) => {}
+                Err(crossbeam::channel::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Asks every job to end at its next safe point; the threads of `start_jobs` end after that.
+    pub fn end_jobs(&self) {
+        self.runner.ending.store(true, Ordering::SeqCst);
+        for cancel in self.runner.cancels.lock().values() {
+            cancel.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Accepts a job. `InUse` when another one is at work on the same dataset.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        new: NewJob<'_>,
+        body: impl FnOnce(&mut JobTask) -> Result<()> + Send + 'static,
+    ) -> Result<JobHandle> {
+        let id = self.catalog.change(|change| change.next_id())?;
+        let held = self.locks.take(id, &new.describe(id), &new.holds).map_err(|e| e.context(new.target))?;
+        self.queue(id, &new, held, Box::new(body))
+    }
+
+    /// Accepts a job that goes on where another one ends, with its hold of the dataset.
+    pub(super) fn submit_after(
+        self: &Arc<Self>,
+        task: &JobTask,
+        new: &NewJob<'_>,
+        dataset: u64,
+        body: impl FnOnce(&mut JobTask) -> Result<()> + Send + 'static,
+    ) -> Result<JobHandle> {
+        let id = self.catalog.change(|change| change.next_id())?;
+        let held = self.locks.hand_over(task.id(), id, &new.describe(id), dataset, Hold::Operate);
+        self.queue(id, new, held, Box::new(body))
+    }
+
+    fn queue(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<JobHandle> {
+        let job = Job {
+            id,
+            kind: new.kind,
+            target: new.target.to_owned(),
+            dataset: new.dataset,
+            status: JobStatus::Queued,
+            created: self.now(),
+            started: None,
+            ended: None,
+            steps: Vec::new(),
+            bytes_done: 0,
+            bytes_total: None,
+            warnings: Vec::new(),
+            error: None,
+            result: Default::default(),
+            cancel_requested: false,
+            idempotency_key: None,
+        };
+        self.catalog.change(|change| change.put(&job))?;
+        let cancel = Arc::new(AtomicBool::new(false));
+        self.runner.cancels.lock().insert(id, Arc::clone(&cancel));
+        let queued = Queued { job: id, body, held, cancel };
+        if self.runner.queue.0.try_send(queued).is_err() {
+            self.runner.cancels.lock().remove(&id);
+            self.catalog.change(|change| change.remove::<Job>(id))?;
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("{QUEUE_MAX} jobs wait already: try again when some have ended"),
+            ));
+        }
+        self.runner.changed();
+        Ok(JobHandle { id })
+    }
+
+    fn run(self: &Arc<Self>, queued: Queued) {
+        let Queued { job, body, held, cancel } = queued;
+        let mut task = match JobTask::start(Arc::clone(self), job, cancel) {
+            Ok(task) => task,
+            Err(e) => {
+                tracing::error!("job {job} cannot start: {e}");
+                return;
+            }
+        };
+        let result = task.check().and_then(|()| {
+            // A defect in one operation must not take the others' threads.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&mut task))).unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::Io,
+                    "the operation failed in a way that is a defect of stillpoint: see the daemon's log",
+                ))
+            })
+        });
+        // Given back before the end is told, so that who waited may go on at once.
+        drop(held);
+        self.runner.cancels.lock().remove(&job);
+        task.finish(result);
+        self.runner.changed();
+    }
+
+    /// Asks a job to end at its next safe point. `Precondition` when it has ended.
+    pub fn cancel(&self, id: u64) -> Result<Job> {
+        let job = self.job(id)?;
+        let cancels = self.runner.cancels.lock();
+        let Some(cancel) = cancels.get(&id) else {
+            return Err(Error::new(
+                ErrorKind::Precondition,
+                format!("job {id} has ended: it is {:?}", job.status),
+            ));
+        };
+        cancel.store(true, Ordering::SeqCst);
+        drop(cancels);
+        self.catalog.change(|change| change.update::<Job>(id, |job| job.cancel_requested = true))
+    }
+
+    pub fn job(&self, id: u64) -> Result<Job> {
+        self.catalog
+            .get(id)?
+            .ok_or_else(|| Error::not_found(format!("there is no job {id}: see `stillpoint job list`")))
+    }
+
+    /// Waits until a job has ended or the time is over, and returns its record.
+    pub fn wait_for_job(&self, id: u64, limit: Duration) -> Result<Job> {
+        let start = self.clock.monotonic();
+        loop {
+            let mut seen = self.runner.changes.0.lock();
+            let job = self.job(id)?;
+            let passed = self.clock.monotonic().saturating_sub(start);
+            if job.status.is_final() || passed >= limit {
+                return Ok(job);
+            }
+            self.runner.changes.1.wait_for(&mut seen, limit.saturating_sub(passed));
+        }
+    }
+
+    /// A job's log from a byte on.
+    pub fn job_log(&self, id: u64, from: u64) -> Result<JobLog> {
+        self.job(id)?;
+        let path = self.log_path(id);
+        let shown = path.display().to_string();
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(JobLog { text: String::new(), next: 0 });
+            }
+            Err(e) => return Err(Error::io("open", &shown, e)),
+        };
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(from))
+            .and_then(|_| file.take(LOG_READ_BYTES_MAX).read_to_end(&mut bytes))
+            .map_err(|e| Error::io("read", &shown, e))?;
+        let next = from + bytes.len() as u64;
+        Ok(JobLog { text: String::from_utf8_lossy(&bytes).into_owned(), next })
+    }
+
+    fn log_path(&self, id: u64) -> PathBuf {
+        self.state.join("jobs").join(format!("{id}.log"))
+    }
+}
+
+/// A running job, as its operation sees it.
+pub(super) struct JobTask {
+    engine: Arc<Engine>,
+    record: Job,
+    log: Option<File>,
+    cancel: Arc<AtomicBool>,
+    /// While a failure is made good, nobody can cancel that.
+    compensating: bool,
+    recorded: Duration,
+}
+
+impl JobTask {
+    fn start(engine: Arc<Engine>, id: u64, cancel: Arc<AtomicBool>) -> Result<Self> {
+        let now = engine.now();
+        let record = engine.catalog.change(|change| {
+            change.update::<Job>(id, |job| {
+                job.status = JobStatus::Running;
+                job.started = Some(now);
+            })
+        })?;
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(engine.log_path(id));
+        let log = log.map_err(|e| tracing::warn!("job {id} has no log: {e}")).ok();
+        engine.runner.changed();
+        Ok(Self { engine, record, log, cancel, compensating: false, recorded: Duration::ZERO })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.record.id
+    }
+
+    /// Names what the job made.
+    pub(super) fn result(&mut self, name: &str, value: &str) {
+        self.record.result.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// From here on the job undoes what it did: it is no longer cancelled.
+    pub(super) fn compensate(&mut self, what: &str) {
+        self.compensating = true;
+        if let Err(e) = self.step(what) {
+            tracing::warn!("job {}: {e}", self.record.id);
+        }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.recorded = self.engine.clock.monotonic();
+        let mine = self.record.clone();
+        self.engine.catalog.change(|change| {
+            change.update::<Job>(mine.id, |job| {
+                // Asked for by somebody else meanwhile.
+                let cancel_requested = job.cancel_requested;
+                *job = Job { cancel_requested, ..mine };
+            })
+        })?;
+        self.engine.runner.changed();
+        Ok(())
+    }
+
+    fn finish(&mut self, result: Result<()>) {
+        let now = self.engine.now();
+        self.end_step();
+        self.record.ended = Some(now);
+        let cancelled = self.cancel.load(Ordering::SeqCst);
+        let (severity, message) = match &result {
+            Ok(()) if self.record.warnings.is_empty() => {
+                self.record.status = JobStatus::Completed;
+                (Severity::Info, "completed".to_owned())
+            }
+            Ok(()) => {
+                self.record.status = JobStatus::CompletedWithWarnings;
+                (Severity::Warning, format!("completed with warnings: {}", self.record.warnings.join("; ")))
+            }
+            Err(e) => {
+                self.record.status = if cancelled { JobStatus::Cancelled } else { JobStatus::Failed };
+                self.record.error = Some(JobError {
+                    code: crate::base::kind_name(e.kind()).to_owned(),
+                    message: e.message().to_owned(),
+                });
+                let word = if cancelled { "cancelled" } else { "failed" };
+                (Severity::Error, format!("{word}: {e}"))
+            }
+        };
+        self.log(&message);
+        if let Err(e) = self.save() {
+            tracing::error!("job {} ({message}) is not recorded: {e}", self.record.id);
+        }
+        let kind = self.record.kind.name();
+        let text = format!("{} {message}", self.record.target);
+        self.engine.event(severity, kind, self.record.dataset, Some(self.record.id), &text);
+    }
+
+    fn end_step(&mut self) {
+        let now = self.engine.now();
+        if let Some(last) = self.record.steps.last_mut()
+            && last.ended.is_none()
+        {
+            last.ended = Some(now);
+        }
+    }
+}
+
+impl Task for JobTask {
+    fn step(&mut self, name: &str) -> Result<()> {
+        if !self.compensating {
+            self.check()?;
+        }
+        self.end_step();
+        let started = self.engine.now();
+        self.record.steps.push(JobStep { name: name.to_owned(), started, ended: None });
+        self.record.bytes_done = 0;
+        self.record.bytes_total = None;
+        self.log(&format!("step: {name}"));
+        self.save()
+    }
+
+    fn bytes(&mut self, done: u64, total: Option<u64>) {
+        self.record.bytes_done = done;
+        self.record.bytes_total = total;
+        let since = self.engine.clock.monotonic().saturating_sub(self.recorded);
+        if since >= RECORD_INTERVAL
+            && let Err(e) = self.save()
+        {
+            tracing::warn!("progress of job {} is not recorded: {e}", self.record.id);
+        }
+    }
+
+    fn log(&mut self, line: &str) {
+        let mut end = line.len().min(LOG_LINE_BYTES_MAX);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = format!("{:.3} {}\n", self.engine.now(), &line[..end]);
+        if let Some(log) = &mut self.log
+            && let Err(e) = log.write_all(text.as_bytes())
+        {
+            tracing::warn!("the log of job {} ends here: {e}", self.record.id);
+            self.log = None;
+        }
+    }
+
+    fn warn(&mut self, line: &str) {
+        self.log(&format!("warning: {line}"));
+        self.record.warnings.push(line.to_owned());
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.cancel.load(Ordering::SeqCst) && !self.compensating {
+            return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Linking a source: a new dSource with its staging server, and its first snapshot.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Engine;
+use super::jobs::{JobHandle, JobTask, NewJob};
+use super::locks::Hold;
+use crate::adapter::{Secrets, Task};
+use crate::base::{ErrorKind, Result};
+use crate::catalog::{Dataset, DatasetState, JobKind, Role, Timeflow, TimeflowState};
+
+/// What is asked for with a link.
+#[derive(Clone, Debug)]
+pub struct LinkRequest {
+    pub name: String,
+    pub group: String,
+    pub adapter: String,
+    pub port: u16,
+    /// The adapter's own: source, mode, settings.
+    pub parameters: Value,
+    pub secrets: Secrets,
+}
+
+impl LinkRequest {
+    /// The parameters with what every link has.
+    pub(super) fn adapter_request(&self) -> Value {
+        let mut request = self.parameters.clone();
+        if let Value::Object(fields) = &mut request {
+            fields.insert("name".into(), self.name.clone().into());
+            fields.insert("port".into(), self.port.into());
+        }
+        request
+    }
+}
+
+impl Engine {
+    /// Starts a link: job `DB_LINK`, and after it `DB_SYNC`. Asks the source first, and refuses at once what cannot be.
+    pub fn link(self: &Arc<Self>, request: LinkRequest) -> Result<JobHandle> {
+        let plan = self.plan_link(&request)?;
+        let (dataset, timeflow) = self.new_dataset(&request, plan.config)?;
+        if let Err(e) = self.secrets.put(dataset.id, &request.secrets) {
+            self.forget(dataset.id)?;
+            return Err(e);
+        }
+        let new = NewJob {
+            kind: JobKind::DbLink,
+            target: &dataset.name.clone(),
+            dataset: Some(dataset.id),
+            holds: vec![(dataset.id, Hold::Replace)],
+        };
+        let engine = Arc::clone(self);
+        let id = dataset.id;
+        let warnings = plan.warnings;
+        let accepted = self.submit(new, move |task| {
+            for warning in &warnings {
+                task.log(&format!("note: {warning}"));
+            }
+            engine.carry_out_link(dataset, &timeflow, task)
+        });
+        if accepted.is_err() {
+            self.forget(id)?;
+        }
+        accepted
+    }
+
+    fn new_dataset(&self, request: &LinkRequest, config: Value) -> Result<(Dataset, Timeflow)> {
+        let created = self.now();
+        let volume = self.new_volume_name(&request.name)?;
+        self.catalog.change(|change| {
+            // Looked at again where nobody else can add one meanwhile.
+            for other in change.list::<Dataset>()? {
+                super::dataset::check_distinct(&other, &request.name, request.port)?;
+            }
+            let id = change.next_id()?;
+            let timeflow = Timeflow {
+                id: change.next_id()?,
+                dataset: id,
+                volume,
+                state: TimeflowState::Building,
+                created,
+                from_snapshot: None,
+                from: None,
+                retired: None,
+            };
+            let dataset = Dataset {
+                id,
+                name: request.name.clone(),
+                group: request.group.clone(),
+                role: Role::Dsource,
+                adapter: request.adapter.clone(),
+                config,
+                state: DatasetState::Creating,
+                created,
+                port: request.port,
+                timeflow: Some(timeflow.id),
+                locked: false,
+            };
+            change.put(&timeflow)?;
+            change.put(&dataset)?;
+            Ok((dataset, timeflow))
+        })
+    }
+
+    fn carry_out_link(
+        self: &Arc<Self>,
+        dataset: Dataset,
+        timeflow: &Timeflow,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        let result = self.build(&dataset, timeflow, task);
+        if let Err(error) = result {
+            task.log(&format!("failed: {error}"));
+            task.compensate("take back what was made");
+            self.take_back(&dataset, task);
+            return Err(error);
+        }
+        task.result("dataset", &dataset.name);
+        // Queued before the link is told as done, so that who waits for it finds the next job.
+        match self.queue_first_sync(&dataset, task) {
+            Ok(sync) => task.result("next_job", &sync.id.to_string()),
+            Err(e) => task.warn(&format!("the first snapshot is not under way: {e}; take it by hand")),
+        }
+        Ok(())
+    }
+
+    fn build(&self, dataset: &Dataset, timeflow: &Timeflow, task: &mut JobTask) -> Result<()> {
+        let adapter = Arc::clone(self.adapter(&dataset.adapter)?);
+        task.step("create the volume")?;
+        self.make_volume(timeflow, |volume| self.volumes.create(volume))?;
+        let instance = self.instance(dataset, &timeflow.volume)?;
+        adapter.ingest(&instance, task)?;
+        task.step("start the staging server")?;
+        adapter.start_staging(&instance, task)?;
+        self.catalog.change(|change| {
+            change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Current)?;
+            change.update::<Dataset>(dataset.id, |dataset| dataset.state = DatasetState::Active)?;
+            Ok(())
+        })
+    }
+
+    /// Makes a timeflow's volume. One of that name that is there already is somebody else's: the record lets go of it.
+    pub(super) fn make_volume(
+        &self,
+        timeflow: &Timeflow,
+        make: impl FnOnce(&str) -> Result<()>,
+    ) -> Result<()> {
+        let made = make(&timeflow.volume);
+        if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::Exists) {
+            self.catalog.change(|change| change.remove::<Timeflow>(timeflow.id))?;
+        }
+        made
+    }
+
+    /// Undoes a link or a provision that failed. What cannot be undone is a warning that says what is left where; the
+    /// next start tries again.
+    pub(super) fn take_back(&self, dataset: &Dataset, task: &mut JobTask) {
+        if let Err(e) = self.remove_dataset(dataset, false, task) {
+            task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The operations on datasets: link, sync, snapshot, provision, refresh, delete; and the jobs that carry them out.
+//!
+//! Every operation first writes to the catalog what it is about to make, in a state that says so; a process that ends
+//! in between leaves a record that the next start removes together with all it names (`recover`). Knows databases
+//! only as adapters, storage only as `Volumes`, and nothing of HTTP or arguments.
+
+mod dataset;
+mod faults;
+mod jobs;
+mod link;
+mod locks;
+mod names;
+mod provision;
+mod recover;
+mod secrets;
+mod snapshot;
+mod state;
+mod vdb;
+mod volumes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+pub use dataset::{DatasetView, Listing};
+pub use jobs::{JobHandle, JobLog};
+pub use link::LinkRequest;
+pub use provision::ProvisionRequest;
+pub use volumes::Volumes;
+
+use crate::adapter::{Adapter, Instance, LinkPlan, Repository};
+use crate::base::{Clock, Error, ErrorKind, Random, Result};
+use crate::catalog::{Catalog, Dataset, Event, Severity, Timeflow};
+use jobs::Runner;
+use locks::Locks;
+use secrets::SecretStore;
+
+/// What an engine is made of.
+pub struct Parts {
+    pub catalog: Catalog,
+    pub adapters: Vec<Arc<dyn Adapter>>,
+    pub volumes: Arc<dyn Volumes>,
+    /// The store's directory, absolute: whose the state folder is.
+    pub store: PathBuf,
+    /// Outside every volume: sockets, settings, secrets, logs. Only root can list it.
+    pub state: PathBuf,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    /// Jobs that run at a time.
+    pub jobs_max: usize,
+}
+
+/// The engine. Cheap to share: jobs hold it, too.
+pub struct Engine {
+    catalog: Catalog,
+    adapters: BTreeMap<&'static str, Arc<dyn Adapter>>,
+    volumes: Arc<dyn Volumes>,
+    state: PathBuf,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    secrets: SecretStore,
+    locks: Locks,
+    /// How often servers were started again, and when the next time is.
+    restarts: Mutex<HashMap<u64, (u32, Duration)>>,
+    runner: Runner,
+}
+
+impl Engine {
+    /// Makes the engine, and clears away what an ended process left half done. Servers are not started yet.
+    pub fn open(parts: Parts) -> Result<Arc<Self>> {
+        state::claim(&parts.state, &parts.store)?;
+        make_folder(&parts.state.join("instances"), 0o711)?;
+        make_folder(&parts.state.join("jobs"), 0o700)?;
+        let secrets = SecretStore::open(parts.state.join("secrets"), Arc::clone(&parts.random))?;
+        let engine = Arc::new(Self {
+            catalog: parts.catalog,
+            adapters: parts.adapters.into_iter().map(|adapter| (adapter.kind(), adapter)).collect(),
+            volumes: parts.volumes,
+            state: parts.state,
+            clock: parts.clock,
+            random: parts.random,
+            secrets,
+            locks: Locks::default(),
+            restarts: Mutex::default(),
+            runner: Runner::new(parts.jobs_max),
+        });
+        engine.recover()?;
+        Ok(engine)
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The installations that all adapters find on this host.
+    pub fn repositories(&self) -> Result<Vec<Repository>> {
+        let found: Result<Vec<_>> = self.adapters.values().map(|adapter| adapter.discover()).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// Asks the source what a link would do; changes nothing.
+    pub fn plan_link(&self, request: &LinkRequest) -> Result<LinkPlan> {
+        self.check_new_name(&request.name)?;
+        self.check_port_free(request.port)?;
+        self.adapter(&request.adapter)?.plan_link(&request.adapter_request(), &request.secrets)
+    }
+
+    fn adapter(&self, kind: &str) -> Result<&Arc<dyn Adapter>> {
+        self.adapters.get(kind).ok_or_else(|| {
+            let known: Vec<&str> = self.adapters.keys().copied().collect();
+            Error::invalid(format!("there is no adapter {kind}: there are {}", known.join(", ")))
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanosecond(i128::from(self.clock.unix_nanos())).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// A dataset's server on one of its volumes.
+    fn instance(&self, dataset: &Dataset, volume: &str) -> Result<Instance> {
+        Ok(Instance {
+            name: dataset.name.clone(),
+            volume: self.volumes.folder(volume),
+            state: self.instance_state(dataset.id),
+            port: dataset.port,
+            config: dataset.config.clone(),
+            secrets: self.secrets.get(dataset.id)?,
+        })
+    }
+
+    fn instance_state(&self, dataset: u64) -> PathBuf {
+        self.state.join("instances").join(dataset.to_string())
+    }
+
+    fn current_timeflow(&self, dataset: &Dataset) -> Result<Timeflow> {
+        let id = dataset.timeflow.ok_or_else(|| {
+            Error::new(ErrorKind::Precondition, format!("{} has no timeflow yet", dataset.name))
+        })?;
+        self.timeflow(id)
+    }
+
+    fn timeflow(&self, id: u64) -> Result<Timeflow> {
+        self.catalog.get(id)?.ok_or_else(|| Error::corrupt(format!("the catalog lacks timeflow {id}")))
+    }
+
+    /// Writes down that something happened.
+    fn event(&self, severity: Severity, kind: &str, dataset: Option<u64>, job: Option<u64>, message: &str) {
+        let time = self.now();
+        let written = self.catalog.change(|change| {
+            let id = change.next_id()?;
+            change.put(&Event {
+                id,
+                time,
+                severity,
+                kind: kind.to_owned(),
+                dataset,
+                job,
+                message: message.to_owned(),
+            })
+        });
+        if let Err(e) = written {
+            // What happened, happened; its record is no reason to fail it.
+            tracing::error!("event {kind} ({message}) is not recorded: {e}");
+        }
+    }
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let shown = path.display().to_string();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
+        .map_err(|e| Error::io("create", &shown, e))
+}

@@ -1,0 +1,180 @@
+//! Provisioning: a VDB from a snapshot of a dSource or of a VDB.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use super::Engine;
+use super::jobs::{JobHandle, JobTask, NewJob};
+use super::locks::Hold;
+use super::names::check_name;
+use super::snapshot::require_ready;
+use crate::adapter::{Target, Task, VdbOptions};
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
+
+/// Another program may take a free port between our look and the server's start.
+const PORT_ATTEMPTS_MAX: usize = 100;
+
+/// What is asked for with a new VDB.
+#[derive(Clone, Debug)]
+pub struct ProvisionRequest {
+    pub name: String,
+    pub group: String,
+    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
+    pub from: String,
+    /// A free one when absent.
+    pub port: Option<u16>,
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Starts a job that makes a VDB.
+    pub fn provision(self: &Arc<Self>, request: &ProvisionRequest) -> Result<JobHandle> {
+        check_name("VDB", &request.name)?;
+        self.check_new_name(&request.name)?;
+        let (parent, from, snapshot) = self.find_snapshot(&request.from)?;
+        check_provisionable(&parent, &snapshot)?;
+        let options = VdbOptions { settings: request.settings.clone() };
+        let config = self.adapter(&parent.adapter)?.plan_vdb(&parent.config, &snapshot.metadata, &options)?;
+        let port = match request.port {
+            Some(port) => port,
+            None => self.free_port()?,
+        };
+        let (dataset, timeflow) = self.new_vdb(request, &parent, &snapshot, config, port)?;
+        let new = NewJob {
+            kind: JobKind::DbProvision,
+            target: &request.name,
+            dataset: Some(dataset.id),
+            holds: vec![(dataset.id, Hold::Replace), (parent.id, Hold::Use)],
+        };
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let accepted = self
+            .submit(new, move |task| engine.carry_out_provision(&dataset, &timeflow, &from, &snapshot, task));
+        if accepted.is_err() {
+            self.forget(id)?;
+        }
+        accepted
+    }
+
+    fn new_vdb(
+        &self,
+        request: &ProvisionRequest,
+        parent: &Dataset,
+        snapshot: &Snapshot,
+        config: serde_json::Value,
+        port: u16,
+    ) -> Result<(Dataset, Timeflow)> {
+        let created = self.now();
+        let volume = self.new_volume_name(&request.name)?;
+        self.catalog.change(|change| {
+            require_ready(change, snapshot.id)?;
+            for other in change.list::<Dataset>()? {
+                super::dataset::check_distinct(&other, &request.name, port)?;
+            }
+            let id = change.next_id()?;
+            let timeflow = new_timeflow(change.next_id()?, id, volume, created, (parent, snapshot));
+            let dataset = Dataset {
+                id,
+                name: request.name.clone(),
+                group: request.group.clone(),
+                role: Role::Vdb,
+                adapter: parent.adapter.clone(),
+                config,
+                state: DatasetState::Creating,
+                created,
+                port,
+                timeflow: Some(timeflow.id),
+                locked: false,
+            };
+            change.put(&timeflow)?;
+            change.put(&dataset)?;
+            Ok((dataset, timeflow))
+        })
+    }
+
+    fn carry_out_provision(
+        &self,
+        dataset: &Dataset,
+        timeflow: &Timeflow,
+        from: &Timeflow,
+        snapshot: &Snapshot,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        let made = self.fill_timeflow(dataset, timeflow, from, snapshot, task).and_then(|()| {
+            self.catalog.change(|change| {
+                change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Current)?;
+                change.update::<Dataset>(dataset.id, |dataset| dataset.state = DatasetState::Active)
+            })
+        });
+        if let Err(error) = made {
+            task.log(&format!("failed: {error}"));
+            task.compensate("take back what was made");
+            self.take_back(dataset, task);
+            return Err(error);
+        }
+        task.result("dataset", &dataset.name);
+        Ok(())
+    }
+
+    /// Clones a snapshot into a timeflow's volume and makes it a running database.
+    pub(super) fn fill_timeflow(
+        &self,
+        dataset: &Dataset,
+        timeflow: &Timeflow,
+        from: &Timeflow,
+        snapshot: &Snapshot,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        task.step("clone")?;
+        self.make_volume(timeflow, |volume| {
+            self.volumes.clone_snapshot(&from.volume, &snapshot.name, volume)
+        })?;
+        let instance = self.instance(dataset, &timeflow.volume)?;
+        self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, &Target::Snapshot, task)
+    }
+
+    /// A port that nobody listens at now and no dataset has.
+    fn free_port(&self) -> Result<u16> {
+        let taken: Vec<u16> =
+            self.catalog.list::<Dataset>()?.into_iter().map(|dataset| dataset.port).collect();
+        for _ in 0..PORT_ATTEMPTS_MAX {
+            let found = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+            let port = found.map_err(|e| Error::io("find", "a free port", e))?.port();
+            if !taken.contains(&port) {
+                return Ok(port);
+            }
+        }
+        Err(Error::new(ErrorKind::InUse, "no free port was found: name one with --port"))
+    }
+}
+
+/// A timeflow whose volume will be a clone of a snapshot.
+pub(super) fn new_timeflow(
+    id: u64,
+    dataset: u64,
+    volume: String,
+    created: jiff::Timestamp,
+    (parent, snapshot): (&Dataset, &Snapshot),
+) -> Timeflow {
+    Timeflow {
+        id,
+        dataset,
+        volume,
+        state: TimeflowState::Building,
+        created,
+        from_snapshot: Some(snapshot.id),
+        from: Some(format!("{}@{}", parent.name, snapshot.name)),
+        retired: None,
+    }
+}
+
+pub(super) fn check_provisionable(parent: &Dataset, snapshot: &Snapshot) -> Result<()> {
+    match &snapshot.unprovisionable {
+        Some(reason) => Err(Error::new(
+            ErrorKind::Precondition,
+            format!("nothing can be provisioned from {}@{}: {reason}", parent.name, snapshot.name),
+        )),
+        None => Ok(()),
+    }
+}

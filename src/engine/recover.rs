@@ -1,0 +1,128 @@
+//! What a process that ended left half done, cleared away by the next; and servers started and stopped with the
+//! daemon.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::jobs::NewJob;
+use super::locks::Hold;
+use crate::adapter::Task;
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{
+    Dataset, DatasetState, Job, JobError, JobKind, JobStatus, Severity, Timeflow, TimeflowState,
+};
+
+/// Writes what a clearing away says into the program's log.
+struct Quiet;
+
+impl Task for Quiet {
+    fn step(&mut self, name: &str) -> Result<()> {
+        tracing::debug!("{name}");
+        Ok(())
+    }
+
+    fn bytes(&mut self, _done: u64, _total: Option<u64>) {}
+
+    fn log(&mut self, line: &str) {
+        tracing::info!("{line}");
+    }
+
+    fn warn(&mut self, line: &str) {
+        tracing::warn!("{line}");
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Clears away what is half done. What cannot be cleared now, such as a slot on a source that is down, is said
+    /// and left for the next start; it keeps nobody from working.
+    pub(super) fn recover(&self) -> Result<()> {
+        self.fail_jobs()?;
+        for dataset in self.catalog.list::<Dataset>()? {
+            if matches!(dataset.state, DatasetState::Creating | DatasetState::Deleting) {
+                self.said(&dataset.name, self.remove_dataset(&dataset, false, &mut Quiet));
+            }
+        }
+        for timeflow in self.catalog.list::<Timeflow>()? {
+            if matches!(timeflow.state, TimeflowState::Building | TimeflowState::Removing) {
+                self.said(&timeflow.volume, self.remove_timeflow(&timeflow));
+            }
+        }
+        for snapshot in self.unfinished_snapshots()? {
+            let timeflow = self.timeflow(snapshot.timeflow)?;
+            self.said(&snapshot.name, self.remove_snapshot_record(&timeflow, &snapshot));
+        }
+        Ok(())
+    }
+
+    fn said(&self, what: &str, result: Result<()>) {
+        match result {
+            Ok(()) => self.event(
+                Severity::Warning,
+                "CLEARED_AWAY",
+                None,
+                None,
+                &format!("{what} was half done when the daemon ended, and was cleared away"),
+            ),
+            Err(e) => tracing::error!("{what} is half done and cannot be cleared away now: {e}"),
+        }
+    }
+
+    /// A job that ran or waited when the process ended has failed; what it made is cleared away after this.
+    fn fail_jobs(&self) -> Result<()> {
+        let now = self.now();
+        for job in self.catalog.select(|job: &Job| !job.status.is_final())? {
+            let waited = job.status == JobStatus::Queued;
+            self.catalog.change(|change| {
+                change.update::<Job>(job.id, |job| {
+                    job.status = JobStatus::Failed;
+                    job.ended = Some(now);
+                    let message = match waited {
+                        true => "the daemon ended before it began: start it again",
+                        false => {
+                            "the daemon ended while it ran; what it had made was cleared away: start it again"
+                        }
+                    };
+                    job.error = Some(JobError { code: "interrupted".into(), message: message.into() });
+                })
+            })?;
+            let text = format!("{} was interrupted by the end of the daemon", job.target);
+            self.event(Severity::Error, job.kind.name(), job.dataset, Some(job.id), &text);
+        }
+        Ok(())
+    }
+
+    /// Starts jobs that start every server that should run.
+    pub fn start_servers(self: &Arc<Self>) -> Result<()> {
+        for dataset in self.catalog.select(|dataset: &Dataset| dataset.state == DatasetState::Active)? {
+            let (engine, id) = (Arc::clone(self), dataset.id);
+            let new = NewJob {
+                kind: JobKind::DbStart,
+                target: &dataset.name,
+                dataset: Some(id),
+                holds: vec![(id, Hold::Operate)],
+            };
+            self.submit(new, move |task| engine.start_server(&engine.dataset_by_id(id)?, task))?;
+        }
+        Ok(())
+    }
+
+    /// Stops every server, without changing what should run. Jobs have ended by then.
+    pub fn stop_servers(&self) -> Result<()> {
+        let mut failed = Vec::new();
+        for dataset in self.catalog.list::<Dataset>()? {
+            if dataset.timeflow.is_some()
+                && let Err(e) = self.stop_server(&dataset, &mut Quiet)
+            {
+                failed.push(format!("{}: {e}", dataset.name));
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, format!("servers could not be stopped: {}", failed.join("; "))))
+    }
+}

@@ -1,0 +1,328 @@
+//! Operations on a VDB, and start and stop of any dataset: start, stop, refresh, rewind, undo.
+//!
+//! Refresh and rewind fill a new timeflow beside the old one. The catalog changes over in one transaction; before it
+//! a crash leaves the old one current, after it the new one.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::jobs::{JobHandle, JobTask, NewJob};
+use super::locks::Hold;
+use super::provision::{check_provisionable, new_timeflow};
+use super::snapshot::require_ready;
+use crate::adapter::Task;
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
+
+impl Engine {
+    pub fn start(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        self.check_operable(&dataset)?;
+        self.on_server(&dataset, JobKind::DbStart, |engine, dataset, task| {
+            engine.start_server(&dataset, task)?;
+            engine.set_state(dataset.id, DatasetState::Active)
+        })
+    }
+
+    pub fn stop(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        self.check_operable(&dataset)?;
+        self.on_server(&dataset, JobKind::DbStop, |engine, dataset, task| {
+            // Written first: what is seen down after a crash is then meant to be. From here on it is not cancelled.
+            task.compensate("stop");
+            engine.set_state(dataset.id, DatasetState::Stopped)?;
+            engine.stop_server(&dataset, task)
+        })
+    }
+
+    pub fn enable(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        if dataset.state != DatasetState::Disabled {
+            return Err(Error::new(ErrorKind::Precondition, format!("{name} is not disabled")));
+        }
+        self.on_server(&dataset, JobKind::DbEnable, |engine, dataset, task| {
+            engine.start_server(&dataset, task)?;
+            engine.set_state(dataset.id, DatasetState::Active)
+        })
+    }
+
+    pub fn disable(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        self.check_operable(&dataset)?;
+        self.on_server(&dataset, JobKind::DbDisable, |engine, dataset, task| {
+            task.compensate("disable");
+            engine.set_state(dataset.id, DatasetState::Disabled)?;
+            engine.stop_server(&dataset, task)
+        })
+    }
+
+    fn on_server(
+        self: &Arc<Self>,
+        dataset: &Dataset,
+        kind: JobKind,
+        body: impl FnOnce(&Engine, Dataset, &mut JobTask) -> Result<()> + Send + 'static,
+    ) -> Result<JobHandle> {
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let new = NewJob { kind, target: &dataset.name, dataset: Some(id), holds: vec![(id, Hold::Operate)] };
+        self.submit(new, move |task| body(&engine, engine.dataset_by_id(id)?, task))
+    }
+
+    pub(super) fn start_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
+        let mut instance = self.instance(dataset, &self.current_timeflow(dataset)?.volume)?;
+        let adapter = self.adapter(&dataset.adapter)?;
+        task.step("start the server")?;
+        if dataset.role == Role::Vdb {
+            return adapter.start(&instance, task);
+        }
+        match adapter.reconfigure(&instance) {
+            Ok(config) if config != dataset.config => {
+                self.catalog.change(|change| {
+                    change.update::<Dataset>(dataset.id, |dataset| dataset.config = config.clone())
+                })?;
+                instance.config = config;
+            }
+            Ok(_) => {}
+            // A source that is down keeps nobody from reading the staging server.
+            Err(e) => task.log(&format!("what has changed at the source is not known: {e}")),
+        }
+        adapter.start_staging(&instance, task)
+    }
+
+    pub(super) fn stop_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
+        let instance = self.instance(dataset, &self.current_timeflow(dataset)?.volume)?;
+        task.step("stop the server")?;
+        self.adapter(&dataset.adapter)?.stop(&instance, task)
+    }
+
+    pub(super) fn set_state(&self, id: u64, state: DatasetState) -> Result<()> {
+        self.catalog.change(|change| change.update::<Dataset>(id, |dataset| dataset.state = state))?;
+        Ok(())
+    }
+
+    /// Starts a job that gives a VDB the data of a snapshot: its parent's newest when none is named. Name, port and
+    /// credentials stay.
+    pub fn refresh(self: &Arc<Self>, name: &str, from: Option<&str>) -> Result<JobHandle> {
+        let dataset = self.replaceable(name)?;
+        let spec = match from {
+            Some(from) => from.to_owned(),
+            None => self.parent_of(&dataset)?.name,
+        };
+        let found = self.find_snapshot(&spec)?;
+        if found.0.id == dataset.id {
+            return Err(Error::invalid(format!("{spec} is a snapshot of {name} itself: that is a rewind")));
+        }
+        if self.descends_from(&found.0, dataset.id)? {
+            return Err(Error::invalid(format!(
+                "{spec} was made of {name}: neither could ever be deleted; provision a VDB from it instead"
+            )));
+        }
+        self.submit_replace(JobKind::DbRefresh, dataset, found)
+    }
+
+    /// Whether any timeflow of a dataset goes back to one of `ancestor`'s snapshots.
+    fn descends_from(&self, dataset: &Dataset, ancestor: u64) -> Result<bool> {
+        let timeflows: Vec<Timeflow> = self.catalog.list()?;
+        let snapshots: Vec<Snapshot> = self.catalog.list()?;
+        let parent = |timeflow: &Timeflow| {
+            let id = timeflow.from_snapshot?;
+            snapshots.iter().find(|snapshot| snapshot.id == id).map(|snapshot| snapshot.dataset)
+        };
+        let mut known = vec![dataset.id];
+        let mut at = 0;
+        while let Some(id) = known.get(at).copied() {
+            for found in timeflows.iter().filter(|timeflow| timeflow.dataset == id).filter_map(parent) {
+                if !known.contains(&found) {
+                    known.push(found);
+                }
+            }
+            at += 1;
+        }
+        Ok(known.contains(&ancestor))
+    }
+
+    /// Starts a job that takes a VDB back to one of its own snapshots.
+    pub fn rewind(self: &Arc<Self>, name: &str, snapshot: &str) -> Result<JobHandle> {
+        let dataset = self.replaceable(name)?;
+        let found = self.find_snapshot(&format!("{name}@{snapshot}"))?;
+        self.submit_replace(JobKind::DbRewind, dataset, found)
+    }
+
+    /// Starts a job that makes the timeflow before the last refresh or rewind current again.
+    pub fn undo(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
+        let dataset = self.replaceable(name)?;
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        self.previous_timeflow(&dataset)?;
+        let new = NewJob {
+            kind: JobKind::DbUndo,
+            target: name,
+            dataset: Some(id),
+            holds: vec![(id, Hold::Replace)],
+        };
+        self.submit(new, move |task| {
+            let dataset = engine.dataset_by_id(id)?;
+            let (now, before) = (engine.current_timeflow(&dataset)?, engine.previous_timeflow(&dataset)?);
+            engine.stop_server(&dataset, task)?;
+            engine.change_over(&dataset, &now, &before)?;
+            engine.start_server(&engine.dataset_by_id(id)?, task)
+        })
+    }
+
+    fn replaceable(&self, name: &str) -> Result<Dataset> {
+        let dataset = self.dataset(name)?;
+        if dataset.role != Role::Vdb {
+            return Err(Error::new(ErrorKind::Precondition, format!("{name} is a dSource, not a VDB")));
+        }
+        self.check_operable(&dataset)?;
+        self.check_unlocked(&dataset)?;
+        Ok(dataset)
+    }
+
+    pub(super) fn check_unlocked(&self, dataset: &Dataset) -> Result<()> {
+        if dataset.locked {
+            return Err(Error::new(
+                ErrorKind::NotAllowed,
+                format!("{0} is locked: `stillpoint vdb unlock {0}` first", dataset.name),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a VDB was last provisioned or refreshed from.
+    fn parent_of(&self, dataset: &Dataset) -> Result<Dataset> {
+        let mut timeflow = self.current_timeflow(dataset)?;
+        // A rewound timeflow comes from the VDB itself.
+        for _ in 0..self.catalog.list::<Timeflow>()?.len() {
+            let snapshot =
+                timeflow.from_snapshot.map(|id| self.catalog.get::<Snapshot>(id)).transpose()?.flatten();
+            let Some(snapshot) = snapshot else { break };
+            if snapshot.dataset != dataset.id {
+                return self.dataset_by_id(snapshot.dataset);
+            }
+            timeflow = self.timeflow(snapshot.timeflow)?;
+        }
+        Err(Error::new(
+            ErrorKind::Precondition,
+            format!("the parent of {} is gone: name a snapshot to refresh from", dataset.name),
+        ))
+    }
+
+    /// The timeflow that was current before this one.
+    fn previous_timeflow(&self, dataset: &Dataset) -> Result<Timeflow> {
+        let mut retired = self.catalog.select(|timeflow: &Timeflow| {
+            timeflow.dataset == dataset.id && timeflow.state == TimeflowState::Retired
+        })?;
+        retired.sort_by_key(|timeflow| (timeflow.retired, timeflow.id));
+        retired.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Precondition,
+                format!("{} was never refreshed or rewound: nothing to undo", dataset.name),
+            )
+        })
+    }
+
+    fn submit_replace(
+        self: &Arc<Self>,
+        kind: JobKind,
+        dataset: Dataset,
+        (parent, from, snapshot): (Dataset, Timeflow, Snapshot),
+    ) -> Result<JobHandle> {
+        check_provisionable(&parent, &snapshot)?;
+        let mut holds = vec![(dataset.id, Hold::Replace)];
+        if parent.id != dataset.id {
+            holds.push((parent.id, Hold::Use));
+        }
+        let name = dataset.name.clone();
+        let new = NewJob { kind, target: &name, dataset: Some(dataset.id), holds };
+        let engine = Arc::clone(self);
+        self.submit(new, move |task| engine.replace(&dataset, &parent, &from, &snapshot, task))
+    }
+
+    fn replace(
+        &self,
+        dataset: &Dataset,
+        parent: &Dataset,
+        from: &Timeflow,
+        snapshot: &Snapshot,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        let old = self.current_timeflow(dataset)?;
+        let created = self.now();
+        let volume = self.new_volume_name(&dataset.name)?;
+        let new = self.catalog.change(|change| {
+            require_ready(change, snapshot.id)?;
+            let timeflow = new_timeflow(change.next_id()?, dataset.id, volume, created, (parent, snapshot));
+            change.put(&timeflow)?;
+            Ok(timeflow)
+        })?;
+        // Both have the same port.
+        let was_active = dataset.state == DatasetState::Active;
+        let filled = self
+            .stop_server(dataset, task)
+            .and_then(|()| self.fill_timeflow(dataset, &new, from, snapshot, task))
+            .and_then(|()| self.change_over(dataset, &old, &new));
+        if let Err(error) = filled {
+            task.log(&format!("failed: {error}"));
+            task.compensate("go back to the old timeflow");
+            self.abandon(dataset, &new, was_active, task);
+            return Err(error);
+        }
+        task.result("timeflow", &new.volume);
+        Ok(())
+    }
+
+    /// Takes a half made timeflow away and starts the one that stays.
+    fn abandon(&self, dataset: &Dataset, new: &Timeflow, start: bool, task: &mut JobTask) {
+        if let Err(e) = self.instance(dataset, &new.volume).and_then(|instance| {
+            self.adapter(&dataset.adapter)?.stop(&instance, task)?;
+            self.remove_timeflow(new)
+        }) {
+            task.warn(&format!("volume {} stays until the next start of the daemon: {e}", new.volume));
+        }
+        if start && let Err(e) = self.start_server(dataset, task) {
+            task.warn(&format!("the server of {} could not be started again: {e}", dataset.name));
+        }
+    }
+
+    /// Makes another timeflow the current one, in one transaction.
+    fn change_over(&self, dataset: &Dataset, old: &Timeflow, new: &Timeflow) -> Result<()> {
+        let now = self.now();
+        self.catalog.change(|change| {
+            change.update::<Timeflow>(old.id, |timeflow| {
+                timeflow.state = TimeflowState::Retired;
+                timeflow.retired = Some(now);
+            })?;
+            change.update::<Timeflow>(new.id, |timeflow| {
+                timeflow.state = TimeflowState::Current;
+                timeflow.retired = None;
+            })?;
+            change.update::<Dataset>(dataset.id, |dataset| {
+                dataset.timeflow = Some(new.id);
+                dataset.state = DatasetState::Active;
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Locks a VDB against refresh, rewind and deletion, or unlocks it.
+    pub fn set_locked(&self, name: &str, locked: bool) -> Result<Dataset> {
+        let dataset = self.dataset(name)?;
+        self.catalog.change(|change| change.update::<Dataset>(dataset.id, |dataset| dataset.locked = locked))
+    }
+
+    /// Names a snapshot so that nothing removes it.
+    pub fn bookmark(&self, spec: &str, bookmark: &str) -> Result<Snapshot> {
+        super::names::check_name("bookmark", bookmark)?;
+        let (dataset, _, snapshot) = self.find_snapshot(spec)?;
+        let others = self.snapshots_of(dataset.id)?;
+        if let Some(other) = others.iter().find(|other| other.bookmarks.iter().any(|found| found == bookmark))
+        {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("bookmark {bookmark} of {} is at {} already", dataset.name, other.name),
+            ));
+        }
+        self.catalog.change(|change| {
+            change.update::<Snapshot>(snapshot.id, |snapshot| snapshot.bookmarks.push(bookmark.to_owned()))
+        })
+    }
+}
