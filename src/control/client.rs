@@ -11,9 +11,9 @@ use rustix::process::{Pid, PidfdFlags};
 use super::SOCKET_NAME;
 use super::operations::{Operations, ProgressSink};
 use super::wire::{
-    Call, MESSAGE_BYTES_MAX, Message, PROTOCOL_VERSION, Reply, Request, kind_of_name, read_line, write_line,
+    Call, MESSAGE_BYTES_MAX, Message, PROTOCOL_VERSION, Reply, Request, read_line, write_line,
 };
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, kind_of_name};
 
 /// A connection to the process that has a store mounted. Requests on one connection run one after another.
 pub struct Client {
@@ -75,7 +75,7 @@ impl Client {
 
 /// Connects to `STORE/control.sock`. A socket's address holds 107 bytes: a longer path goes by way of the open
 /// directory.
-fn connect_socket(store: &Path) -> io::Result<UnixStream> {
+pub fn connect_socket(store: &Path) -> io::Result<UnixStream> {
     super::server::with_short_path(store, |path| UnixStream::connect(path))
 }
 

@@ -51,6 +51,18 @@ impl Host {
         environment: &Environment,
         options: &HostOptions,
     ) -> Result<Arc<Self>> {
+        Self::start_after(path, directory, volume, environment, options, || Ok(()))
+    }
+
+    /// The same, with something to be done when the store is held and not yet mounted.
+    pub fn start_after(
+        path: &Path,
+        directory: &Path,
+        volume: Option<&str>,
+        environment: &Environment,
+        options: &HostOptions,
+        before_mount: impl FnOnce() -> Result<()>,
+    ) -> Result<Arc<Self>> {
         let path = path.canonicalize().map_err(|e| Error::io("open", &path.display().to_string(), e))?;
         let purpose = format!("stillpoint mount at {}", directory.display());
         let read_only = options.read_only || options.rescue;
@@ -63,7 +75,7 @@ impl Host {
             ..MountOptions::default()
         };
         let mut mounts = Mounts::new(Arc::clone(&store), Arc::clone(&environment.clock), mount_options);
-        if let Err(e) = mounts.mount(directory, volume) {
+        if let Err(e) = before_mount().and_then(|()| mounts.mount(directory, volume)) {
             if let Err(second) = store.close() {
                 // The first error is the one to report.
                 tracing::error!("closing the store: {second}");

@@ -13,17 +13,19 @@ mod perform;
 mod rows;
 mod server;
 mod upkeep;
+mod volumes;
 mod wire;
 
-pub use client::Client;
+pub use client::{Client, connect_socket};
 pub use direct::Direct;
 pub use host::{Host, HostOptions};
 pub use operations::{Operations, ProgressSink};
 pub use rows::{
     CheckRow, FindingRow, GcRow, MountRow, RequestsRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow,
 };
-pub use server::Server;
-pub use wire::{Limit, Message, Progress, Reply, Request, kind_name, kind_of_name};
+pub use server::{HttpHandler, Server};
+pub use volumes::HostVolumes;
+pub use wire::{Limit, Message, Progress, Reply, Request};
 
 /// The socket's name in the store's directory.
 pub const SOCKET_NAME: &str = "control.sock";

@@ -19,11 +19,14 @@ use parking_lot::Mutex;
 
 use super::SOCKET_NAME;
 use super::operations::Operations;
-use super::wire::{CALL_BYTES_MAX, Call, Message, PROTOCOL_VERSION, kind_name, read_line, write_line};
-use crate::base::{Error, ErrorKind, Result};
+use super::wire::{CALL_BYTES_MAX, Call, Message, PROTOCOL_VERSION, read_line, write_line};
+use crate::base::{Error, ErrorKind, Result, kind_name};
 
 /// Connections served at a time; the next one is closed at once.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Serves one connection that speaks HTTP, until it ends.
+pub type HttpHandler = Arc<dyn Fn(UnixStream) -> Result<()> + Send + Sync>;
 
 /// The listening socket and its threads; `stop` ends them.
 pub struct Server {
@@ -34,6 +37,7 @@ pub struct Server {
 
 struct Shared {
     operations: Arc<dyn Operations>,
+    http: Option<HttpHandler>,
     owner: u32,
     store: PathBuf,
     stopping: AtomicBool,
@@ -48,7 +52,10 @@ struct Connection {
 impl Server {
     /// Listens at `STORE/control.sock`. The caller holds the store's lock, so a socket that is there was left by
     /// a process that was killed: it is replaced.
-    pub fn start(store: &Path, operations: Arc<dyn Operations>) -> Result<Self> {
+    ///
+    /// A connection whose first byte is no `{` goes to `http`, if there is one: the API's requests come by the same
+    /// socket.
+    pub fn start(store: &Path, operations: Arc<dyn Operations>, http: Option<HttpHandler>) -> Result<Self> {
         let socket = store.join(SOCKET_NAME);
         let shown = socket.display().to_string();
         let owner = fs::metadata(store).map_err(|e| Error::io("look at", &shown, e))?.uid();
@@ -63,6 +70,7 @@ impl Server {
             .map_err(|e| Error::io("restrict", &shown, e))?;
         let shared = Arc::new(Shared {
             operations,
+            http,
             owner,
             store: store.to_owned(),
             stopping: AtomicBool::new(false),
@@ -138,7 +146,11 @@ fn admit(id: u64, stream: UnixStream, shared: &Arc<Shared>) -> Result<()> {
     let thread = thread::Builder::new()
         .name(format!("control-{id}"))
         .spawn(move || {
-            if let Err(e) = serve(&stream, &*serving.operations) {
+            let served = match &serving.http {
+                Some(http) if !speaks_control(&stream) => http(stream),
+                _ => serve(&stream, &*serving.operations),
+            };
+            if let Err(e) = served {
                 tracing::debug!("control connection {id}: {e}");
             }
             serving.connections.lock().remove(&id);
@@ -146,6 +158,16 @@ fn admit(id: u64, stream: UnixStream, shared: &Arc<Shared>) -> Result<()> {
         .map_err(|e| Error::io("start", "a control thread", e))?;
     connections.insert(id, Connection { stream: kept, thread: Some(thread) });
     Ok(())
+}
+
+/// Whether a connection begins as a control message does. Waits for its first byte.
+fn speaks_control(stream: &UnixStream) -> bool {
+    let mut first = [0; 1];
+    match rustix::net::recv(stream, &mut first[..], rustix::net::RecvFlags::PEEK) {
+        Ok((1, _)) => first == *b"{",
+        // Closed already: nothing will be asked.
+        _ => true,
+    }
 }
 
 /// Answers one connection's requests until it closes.
@@ -219,7 +241,7 @@ mod tests {
         let store = folder.path().join("a long name".repeat(12));
         fs::create_dir(&store).unwrap();
         assert!(Client::connect(&store).unwrap().is_none());
-        let server = Server::start(&store, Arc::new(Fake)).unwrap();
+        let server = Server::start(&store, Arc::new(Fake), None).unwrap();
         let mode = fs::metadata(store.join(SOCKET_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
@@ -241,7 +263,7 @@ mod tests {
     #[test]
     fn it_stops_when_its_folder_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), Arc::new(Fake)).unwrap();
+        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
         drop(folder);
         server.stop();
     }
@@ -251,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
         assert!(Client::connect(folder.path()).unwrap().is_none());
-        let server = Server::start(folder.path(), Arc::new(Fake)).unwrap();
+        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
         assert!(Client::connect(folder.path()).unwrap().is_some());
         server.stop();
     }
@@ -259,7 +281,7 @@ mod tests {
     #[test]
     fn another_version_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), Arc::new(Fake)).unwrap();
+        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
         let stream = UnixStream::connect(folder.path().join(SOCKET_NAME)).unwrap();
         write_line(&mut &stream, &Call { version: 999, request: Request::Status }).unwrap();
         let answer: Message = read_line(&mut BufReader::new(&stream), 1 << 16).unwrap().unwrap();

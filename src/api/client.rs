@@ -1,0 +1,167 @@
+//! The command line's side of the API: requests over the control socket, one after another.
+
+use std::path::Path;
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
+
+use super::problem::Problem;
+use super::types::{Job, JobLog};
+use crate::base::{Error, ErrorKind, Result};
+use crate::control::connect_socket;
+
+/// The longest answer taken.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Seconds that one request waits for a job; the server ends it sooner.
+const WAIT_SECONDS: u64 = 10;
+
+/// A connection to a daemon.
+pub struct ApiClient {
+    runtime: Runtime,
+    /// Requests take turns.
+    sender: tokio::sync::Mutex<SendRequest<Full<Bytes>>>,
+}
+
+impl ApiClient {
+    /// Connects to the daemon of a store. `Precondition` when none runs.
+    pub fn connect(store: &Path) -> Result<Self> {
+        let stream = connect_socket(store).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::ConnectionRefused
+            | std::io::ErrorKind::NotADirectory => Error::new(
+                ErrorKind::Precondition,
+                format!(
+                    "no daemon runs on {0}: start one with `stillpoint daemon --store {0} --mount DIR`",
+                    store.display()
+                ),
+            ),
+            std::io::ErrorKind::PermissionDenied => Error::new(
+                ErrorKind::NotAllowed,
+                format!("only root and the owner of {} may talk to its daemon", store.display()),
+            ),
+            _ => Error::io("connect to", &store.display().to_string(), e),
+        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("start", "a runtime", e))?;
+        stream.set_nonblocking(true).map_err(|e| Error::io("set up", "the control socket", e))?;
+        let sender = runtime.block_on(async {
+            let stream = tokio::net::UnixStream::from_std(stream)
+                .map_err(|e| Error::io("set up", "the control socket", e))?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            tokio::spawn(async move {
+                // Its end is seen by the next request.
+                let _ = connection.await;
+            });
+            Ok::<_, Error>(sender)
+        })?;
+        Ok(Self { runtime, sender: tokio::sync::Mutex::new(sender) })
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::GET, path, &())
+    }
+
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send(Method::POST, path, body)
+    }
+
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::DELETE, path, &())
+    }
+
+    pub fn put<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send(Method::PUT, path, &())
+    }
+
+    /// A job, after waiting a while for its end.
+    pub fn wait_for_job(&self, id: u64) -> Result<Job> {
+        self.get(&format!("/v1/jobs/{id}?wait={WAIT_SECONDS}"))
+    }
+
+    pub fn job_log(&self, id: u64, from: u64) -> Result<JobLog> {
+        self.get(&format!("/v1/jobs/{id}/log?from={from}"))
+    }
+
+    fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
+        let bytes = match method {
+            Method::POST => {
+                serde_json::to_vec(body).map_err(|e| Error::invalid(format!("the request: {e}")))?
+            }
+            _ => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|e| Error::invalid(format!("{path} is no address: {e}")))?;
+        let (status, answer) = self.runtime.block_on(async {
+            let mut sender = self.sender.lock().await;
+            sender.ready().await.map_err(broken)?;
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let status = response.status();
+            let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+            let answer = body
+                .collect()
+                .await
+                .map_err(|e| Error::new(ErrorKind::Io, format!("the daemon's answer: {e}")))?;
+            Ok::<_, Error>((status, answer.to_bytes()))
+        })?;
+        read(status, &answer)
+    }
+}
+
+fn read<T: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<T> {
+    let text = if answer.is_empty() { b"null" } else { answer };
+    if status.is_success() {
+        return serde_json::from_slice(text).map_err(|e| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("the daemon's answer is not understood ({e}): is it of another version?"),
+            )
+        });
+    }
+    match serde_json::from_slice::<Problem>(text) {
+        Ok(problem) => Err(problem.into()),
+        Err(_) => Err(Error::new(ErrorKind::Io, format!("the daemon answered {status}"))),
+    }
+}
+
+fn broken(error: hyper::Error) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!("the daemon ended before it answered ({error}): see daemon.log in the store"),
+    )
+}
+
+/// A name as part of an address.
+pub fn segment(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped() {
+        assert_eq!(segment("shop-1.qa"), "shop-1.qa");
+        assert_eq!(segment("a/b c"), "a%2Fb%20c");
+    }
+}

@@ -1,0 +1,269 @@
+//! Routes: each one reads a request, asks the engine on a thread that may block, and answers.
+//!
+//! What takes time answers 202 with a job. Errors are problems of RFC 9457.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::types::{
+    Accepted, Bookmark, Dataset, Event, Job, JobLog, Link, LinkPlan, Provision, Replace, Repository, Snapshot,
+};
+use crate::adapter::Secrets;
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{self, Role};
+use crate::engine::{Engine, JobHandle, LinkRequest, ProvisionRequest};
+
+/// The longest that one request waits for a job.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Events and jobs that one answer holds.
+const LIST_MAX: usize = 1000;
+
+type Shared = State<Arc<Engine>>;
+type Answer<T> = std::result::Result<Json<T>, Problem>;
+type Started = std::result::Result<(StatusCode, Json<Accepted>), Problem>;
+
+/// The whole API.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new()
+        .route("/v1/repositories", get(repositories))
+        .route("/v1/dsources", get(list_dsources).post(link))
+        .route("/v1/dsources/plan", post(plan_link))
+        .route("/v1/vdbs", get(list_vdbs).post(provision))
+        .route("/v1/datasets/{name}", get(show).delete(delete))
+        .route("/v1/datasets/{name}/snapshots", get(list_snapshots).post(snapshot))
+        .route("/v1/datasets/{name}/snapshots/{snapshot}", axum::routing::delete(destroy_snapshot))
+        .route("/v1/datasets/{name}/lock", put(lock).delete(unlock))
+        .route("/v1/datasets/{name}/{operation}", post(operate))
+        .route("/v1/bookmarks", post(bookmark))
+        .route("/v1/jobs", get(list_jobs))
+        .route("/v1/jobs/{id}", get(show_job))
+        .route("/v1/jobs/{id}/log", get(job_log))
+        .route("/v1/jobs/{id}/cancel", post(cancel_job))
+        .route("/v1/events", get(list_events))
+        .fallback(|| async { Problem::from(Error::not_found("there is no such address in this API")) })
+        .with_state(engine)
+}
+
+/// A JSON body whose refusal is a problem, too.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(
+        request: axum::extract::Request,
+        state: &S,
+    ) -> std::result::Result<Self, Self::Rejection> {
+        let read: std::result::Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
+        read.map(|Json(body)| Self(body))
+            .map_err(|e| Error::invalid(format!("the request: {}", e.body_text())).into())
+    }
+}
+
+/// Runs on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    engine: Arc<Engine>,
+    body: impl FnOnce(&Arc<Engine>) -> Result<T> + Send + 'static,
+) -> std::result::Result<T, Problem> {
+    match tokio::task::spawn_blocking(move || body(&engine)).await {
+        Ok(result) => result.map_err(Problem::from),
+        Err(_) => {
+            Err(Error::new(ErrorKind::Io, "the request failed in a way that is a defect of stillpoint")
+                .into())
+        }
+    }
+}
+
+async fn started(
+    engine: Arc<Engine>,
+    body: impl FnOnce(&Arc<Engine>) -> Result<JobHandle> + Send + 'static,
+) -> Started {
+    let handle = blocking(engine, body).await?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { job: handle.id })))
+}
+
+async fn repositories(State(engine): Shared) -> Answer<Vec<Repository>> {
+    let found = blocking(engine, |engine| engine.repositories()).await?;
+    let row = |found: crate::adapter::Repository| Repository {
+        adapter: found.adapter,
+        version: found.version,
+        programs: found.programs.display().to_string(),
+        user: found.user,
+    };
+    Ok(Json(found.into_iter().map(row).collect()))
+}
+
+async fn list_dsources(State(engine): Shared) -> Answer<Vec<Dataset>> {
+    list(engine, Role::Dsource).await
+}
+
+async fn list_vdbs(State(engine): Shared) -> Answer<Vec<Dataset>> {
+    list(engine, Role::Vdb).await
+}
+
+async fn list(engine: Arc<Engine>, role: Role) -> Answer<Vec<Dataset>> {
+    let found = blocking(engine, move |engine| engine.datasets(role)).await?;
+    Ok(Json(found.into_iter().map(Dataset::from).collect()))
+}
+
+fn link_request(link: Link) -> LinkRequest {
+    LinkRequest {
+        name: link.name,
+        group: link.group,
+        adapter: link.adapter,
+        port: link.port,
+        parameters: link.parameters,
+        secrets: Secrets(link.secrets),
+    }
+}
+
+async fn plan_link(State(engine): Shared, Body(body): Body<Link>) -> Answer<LinkPlan> {
+    let plan = blocking(engine, move |engine| engine.plan_link(&link_request(body))).await?;
+    Ok(Json(LinkPlan { review: plan.review, warnings: plan.warnings, estimated_bytes: plan.estimated_bytes }))
+}
+
+async fn link(State(engine): Shared, Body(body): Body<Link>) -> Started {
+    started(engine, move |engine| engine.link(link_request(body))).await
+}
+
+async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Started {
+    let request = ProvisionRequest {
+        name: body.name,
+        group: body.group,
+        from: body.from,
+        port: body.port,
+        settings: body.settings,
+    };
+    started(engine, move |engine| engine.provision(&request)).await
+}
+
+async fn show(State(engine): Shared, Path(name): Path<String>) -> Answer<Dataset> {
+    Ok(Json(blocking(engine, move |engine| engine.show(&name)).await?.into()))
+}
+
+#[derive(Deserialize)]
+struct Force {
+    force: Option<bool>,
+}
+
+async fn delete(State(engine): Shared, Path(name): Path<String>, Query(query): Query<Force>) -> Started {
+    started(engine, move |engine| engine.delete(&name, query.force.unwrap_or(false))).await
+}
+
+async fn list_snapshots(State(engine): Shared, Path(name): Path<String>) -> Answer<Vec<Snapshot>> {
+    let found = blocking(engine, move |engine| {
+        let dataset = engine.dataset(&name)?;
+        let snapshots = engine.snapshots_of(dataset.id)?;
+        Ok(snapshots.into_iter().map(|snapshot| Snapshot::of(&name, snapshot)).collect())
+    });
+    Ok(Json(found.await?))
+}
+
+async fn snapshot(State(engine): Shared, Path(name): Path<String>) -> Started {
+    started(engine, move |engine| engine.snapshot(&name)).await
+}
+
+async fn destroy_snapshot(
+    State(engine): Shared,
+    Path((name, snapshot)): Path<(String, String)>,
+) -> std::result::Result<StatusCode, Problem> {
+    blocking(engine, move |engine| engine.destroy_snapshot(&format!("{name}@{snapshot}"))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Operations without words of their own; refresh and rewind take a body.
+async fn operate(
+    State(engine): Shared,
+    Path((name, operation)): Path<(String, String)>,
+    body: axum::body::Bytes,
+) -> Started {
+    started(engine, move |engine| {
+        let replace: Option<Replace> = match body.is_empty() {
+            true => None,
+            false => {
+                serde_json::from_slice(&body).map_err(|e| Error::invalid(format!("the request: {e}")))?
+            }
+        };
+        let replace = replace.unwrap_or_default();
+        match operation.as_str() {
+            "start" => engine.start(&name),
+            "stop" => engine.stop(&name),
+            "enable" => engine.enable(&name),
+            "disable" => engine.disable(&name),
+            "undo" => engine.undo(&name),
+            "refresh" => engine.refresh(&name, replace.from.as_deref()),
+            "rewind" => {
+                let from = replace.from.ok_or_else(|| Error::invalid("name the snapshot to rewind to"))?;
+                engine.rewind(&name, &from)
+            }
+            other => Err(Error::not_found(format!("there is no operation {other} on datasets"))),
+        }
+    })
+    .await
+}
+
+async fn lock(State(engine): Shared, Path(name): Path<String>) -> std::result::Result<StatusCode, Problem> {
+    blocking(engine, move |engine| engine.set_locked(&name, true)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn unlock(State(engine): Shared, Path(name): Path<String>) -> std::result::Result<StatusCode, Problem> {
+    blocking(engine, move |engine| engine.set_locked(&name, false)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn bookmark(State(engine): Shared, Body(body): Body<Bookmark>) -> Answer<Snapshot> {
+    let found = blocking(engine, move |engine| {
+        let snapshot = engine.bookmark(&body.snapshot, &body.name)?;
+        let name = body.snapshot.split('@').next().unwrap_or_default().to_owned();
+        Ok(Snapshot::of(&name, snapshot))
+    });
+    Ok(Json(found.await?))
+}
+
+async fn list_jobs(State(engine): Shared) -> Answer<Vec<Job>> {
+    let found = blocking(engine, |engine| engine.catalog().list::<catalog::Job>()).await?;
+    // The newest are what is asked for.
+    let from = found.len().saturating_sub(LIST_MAX);
+    Ok(Json(found.into_iter().skip(from).map(Job::from).collect()))
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    /// Seconds to wait for the job's end.
+    wait: Option<u64>,
+}
+
+async fn show_job(State(engine): Shared, Path(id): Path<u64>, Query(query): Query<Wait>) -> Answer<Job> {
+    let limit = Duration::from_secs(query.wait.unwrap_or(0)).min(WAIT_MAX);
+    Ok(Json(blocking(engine, move |engine| engine.wait_for_job(id, limit)).await?.into()))
+}
+
+#[derive(Deserialize)]
+struct From {
+    from: Option<u64>,
+}
+
+async fn job_log(State(engine): Shared, Path(id): Path<u64>, Query(query): Query<From>) -> Answer<JobLog> {
+    let log = blocking(engine, move |engine| engine.job_log(id, query.from.unwrap_or(0))).await?;
+    Ok(Json(JobLog { text: log.text, next: log.next }))
+}
+
+async fn cancel_job(State(engine): Shared, Path(id): Path<u64>) -> Answer<Job> {
+    Ok(Json(blocking(engine, move |engine| engine.cancel(id)).await?.into()))
+}
+
+async fn list_events(State(engine): Shared) -> Answer<Vec<Event>> {
+    let found = blocking(engine, |engine| engine.catalog().list::<catalog::Event>()).await?;
+    let from = found.len().saturating_sub(LIST_MAX);
+    Ok(Json(found.into_iter().skip(from).map(Event::from).collect()))
+}

@@ -1,0 +1,313 @@
+//! What goes over the wire. Times are RFC 3339 in UTC, sizes are bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::catalog::{self, Role};
+use crate::engine;
+
+/// A request to link a source.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    pub name: String,
+    #[serde(default = "default_group")]
+    pub group: String,
+    pub adapter: String,
+    pub port: u16,
+    /// What the adapter needs: see its part of the documentation.
+    pub parameters: Value,
+    /// Passwords by name; kept apart from everything else.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("name", &self.name)
+            .field("adapter", &self.adapter)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The group of what names none.
+pub fn default_group() -> String {
+    "default".into()
+}
+
+/// What a link will do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkPlan {
+    pub review: Vec<(String, String)>,
+    pub warnings: Vec<String>,
+    pub estimated_bytes: Option<u64>,
+}
+
+/// A request to provision a VDB.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provision {
+    pub name: String,
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
+    pub from: String,
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A request to refresh or rewind.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// For a refresh `DATASET@SNAPSHOT`, or nothing for the parent's newest; for a rewind the VDB's own snapshot.
+    pub from: Option<String>,
+}
+
+/// A request to name a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bookmark {
+    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
+    pub snapshot: String,
+    pub name: String,
+}
+
+/// A dSource or VDB.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dataset {
+    pub name: String,
+    pub role: String,
+    pub group: String,
+    pub adapter: String,
+    pub state: String,
+    pub created: String,
+    pub port: u16,
+    pub locked: bool,
+    pub volume: Option<String>,
+    /// What its current timeflow was made from.
+    pub from: Option<String>,
+    pub snapshots: u64,
+    pub faults: Vec<Fault>,
+    /// How to connect, by variable name; passwords are the database's own.
+    pub connection: BTreeMap<String, String>,
+    /// What its server answered just now; only for one dataset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    pub running: bool,
+    pub pid: Option<u32>,
+    pub state: String,
+    pub facts: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    pub code: String,
+    pub message: String,
+    pub action: String,
+    pub raised: String,
+}
+
+/// A snapshot of a dataset.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `DATASET@NAME`.
+    pub snapshot: String,
+    pub timeflow: u64,
+    pub taken: String,
+    pub provisionable: bool,
+    pub reason: Option<String>,
+    pub bookmarks: Vec<String>,
+    pub metadata: Value,
+}
+
+/// A job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub id: u64,
+    pub kind: String,
+    pub target: String,
+    pub status: String,
+    pub created: String,
+    pub started: Option<String>,
+    pub ended: Option<String>,
+    pub steps: Vec<Step>,
+    pub bytes_done: u64,
+    pub bytes_total: Option<u64>,
+    pub warnings: Vec<String>,
+    pub error: Option<JobError>,
+    pub result: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// Whether nothing more will happen.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.status.as_str(), "queued" | "running")
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub name: String,
+    pub started: String,
+    pub ended: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobError {
+    pub code: String,
+    pub message: String,
+}
+
+/// A piece of a job's log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobLog {
+    pub text: String,
+    /// Where to read on.
+    pub next: u64,
+}
+
+/// A job that was accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    pub job: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event {
+    pub id: u64,
+    pub time: String,
+    pub severity: String,
+    pub kind: String,
+    pub job: Option<u64>,
+    pub message: String,
+}
+
+/// A database installation of the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Repository {
+    pub adapter: String,
+    pub version: String,
+    pub programs: String,
+    pub user: String,
+}
+
+/// A word of a catalog enumeration, as it is stored.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+impl From<engine::DatasetView> for Dataset {
+    fn from(view: engine::DatasetView) -> Self {
+        let record = view.dataset;
+        Self {
+            role: match record.role {
+                Role::Dsource => "dsource".into(),
+                Role::Vdb => "vdb".into(),
+            },
+            name: record.name,
+            group: record.group,
+            adapter: record.adapter,
+            state: word(&record.state),
+            created: record.created.to_string(),
+            port: record.port,
+            locked: record.locked,
+            from: view.timeflow.as_ref().and_then(|timeflow| timeflow.from.clone()),
+            volume: view.timeflow.map(|timeflow| timeflow.volume),
+            snapshots: view.snapshots as u64,
+            faults: view.faults.into_iter().map(Fault::from).collect(),
+            connection: view.connection,
+            health: None,
+        }
+    }
+}
+
+impl From<engine::Listing> for Dataset {
+    fn from(listing: engine::Listing) -> Self {
+        let health = listing.health;
+        Self {
+            health: Some(Health {
+                running: health.running,
+                pid: health.pid,
+                state: health.state,
+                facts: health.facts,
+            }),
+            ..listing.view.into()
+        }
+    }
+}
+
+impl From<catalog::Fault> for Fault {
+    fn from(fault: catalog::Fault) -> Self {
+        Self {
+            code: fault.code,
+            message: fault.message,
+            action: fault.action,
+            raised: fault.raised.to_string(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// A dataset's snapshot.
+    pub fn of(dataset: &str, record: catalog::Snapshot) -> Self {
+        Self {
+            snapshot: format!("{dataset}@{}", record.name),
+            timeflow: record.timeflow,
+            taken: record.taken.to_string(),
+            provisionable: record.unprovisionable.is_none(),
+            reason: record.unprovisionable,
+            bookmarks: record.bookmarks,
+            metadata: record.metadata,
+        }
+    }
+}
+
+impl From<catalog::Job> for Job {
+    fn from(job: catalog::Job) -> Self {
+        let step = |step: catalog::JobStep| Step {
+            name: step.name,
+            started: step.started.to_string(),
+            ended: step.ended.map(|time| time.to_string()),
+        };
+        Self {
+            id: job.id,
+            kind: word(&job.kind),
+            target: job.target,
+            status: word(&job.status),
+            created: job.created.to_string(),
+            started: job.started.map(|time| time.to_string()),
+            ended: job.ended.map(|time| time.to_string()),
+            steps: job.steps.into_iter().map(step).collect(),
+            bytes_done: job.bytes_done,
+            bytes_total: job.bytes_total,
+            warnings: job.warnings,
+            error: job.error.map(|error| JobError { code: error.code, message: error.message }),
+            result: job.result,
+        }
+    }
+}
+
+impl From<catalog::Event> for Event {
+    fn from(event: catalog::Event) -> Self {
+        Self {
+            id: event.id,
+            time: event.time.to_string(),
+            severity: word(&event.severity),
+            kind: event.kind,
+            job: event.job,
+            message: event.message,
+        }
+    }
+}

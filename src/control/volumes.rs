@@ -1,0 +1,65 @@
+//! The mounted store as the engine sees it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::host::Host;
+use super::operations::Operations;
+use super::wire::Request;
+use crate::base::{ErrorKind, Result};
+use crate::engine::Volumes;
+
+/// Volumes of a store that this process mounts.
+pub struct HostVolumes {
+    host: Arc<Host>,
+    /// Where all volumes are mounted.
+    directory: PathBuf,
+}
+
+impl HostVolumes {
+    pub fn new(host: Arc<Host>, directory: PathBuf) -> Self {
+        Self { host, directory }
+    }
+
+    fn ask(&self, request: &Request) -> Result<()> {
+        self.host.perform(request, &mut |_| {}).map(drop)
+    }
+}
+
+impl Volumes for HostVolumes {
+    fn exists(&self, volume: &str) -> Result<bool> {
+        match self.ask(&Request::VolumeShow { name: volume.into() }) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn create(&self, volume: &str) -> Result<()> {
+        self.ask(&Request::VolumeCreate { name: volume.into() })
+    }
+
+    fn destroy(&self, volume: &str) -> Result<()> {
+        self.ask(&Request::VolumeDestroy { name: volume.into(), with_snapshots: true })
+    }
+
+    fn snapshot(&self, volume: &str, name: &str) -> Result<()> {
+        self.ask(&Request::SnapshotCreate { volume: volume.into(), name: name.into() })
+    }
+
+    fn destroy_snapshot(&self, volume: &str, name: &str) -> Result<()> {
+        self.ask(&Request::SnapshotDestroy { volume: volume.into(), name: name.into() })
+    }
+
+    fn clone_snapshot(&self, volume: &str, snapshot: &str, name: &str) -> Result<()> {
+        self.ask(&Request::CloneCreate {
+            volume: volume.into(),
+            snapshot: snapshot.into(),
+            name: name.into(),
+        })
+    }
+
+    fn folder(&self, volume: &str) -> PathBuf {
+        self.directory.join(volume)
+    }
+}

@@ -1,0 +1,152 @@
+//! The daemon: the mounted store, the engine on it, the API on the control socket, and their end.
+//!
+//! Wires together what the other modules are; decides nothing of its own.
+
+mod http;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::adapter::Adapter;
+use crate::adapter::postgres::Postgres;
+use crate::base::{Error, RealStorage, Result};
+use crate::catalog::Catalog;
+use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
+use crate::engine::{Engine, Parts};
+use crate::volume::Environment;
+
+/// How often datasets are looked after.
+const LOOK_AFTER_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the end is looked for in between.
+const POLL: Duration = Duration::from_millis(100);
+/// Jobs that run at a time.
+const JOBS_MAX: usize = 4;
+/// Below which each store has a state folder, when none is named.
+const STATE_ROOT: &str = "/var/lib/stillpoint";
+
+/// How a daemon is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub store: PathBuf,
+    /// Where all volumes are mounted.
+    pub mount: PathBuf,
+    /// Sockets, settings, secrets and logs of the servers; `/var/lib/stillpoint/` and the store's mark when absent.
+    pub state: Option<PathBuf>,
+    pub writethrough: bool,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    host: Arc<Host>,
+    engine: Arc<Engine>,
+    server: Server,
+    jobs: Vec<JoinHandle<()>>,
+    looking_after: (Arc<AtomicBool>, JoinHandle<()>),
+}
+
+impl Daemon {
+    /// Mounts the store, clears away what an earlier daemon left half done, and starts to serve. Servers come up after
+    /// that, as jobs.
+    pub fn start(options: &Options, environment: &Environment) -> Result<Self> {
+        let adapter =
+            Arc::new(Postgres::new(Arc::clone(&environment.clock), Arc::clone(&environment.random)));
+        let store = options.store.canonicalize();
+        let store = store.map_err(|e| Error::io("open", &options.store.display().to_string(), e))?;
+        let state = options.state.clone().unwrap_or_else(|| state_of(&store));
+        let host_options = HostOptions { writethrough: options.writethrough, ..HostOptions::default() };
+        let host = Host::start_after(&store, &options.mount, None, environment, &host_options, || {
+            // With the store's lock, so that they are no living daemon's. Before the mount: they keep a dead one busy.
+            for pid in adapter.end_strays(&state)? {
+                tracing::warn!("process {pid} of an earlier daemon was ended");
+            }
+            Ok(())
+        })?;
+        let started = Self::serve(options, state, environment, &host, adapter);
+        if started.is_err()
+            && let Err(e) = host.end()
+        {
+            tracing::error!("closing the store: {e}");
+        }
+        started
+    }
+
+    fn serve(
+        options: &Options,
+        state: PathBuf,
+        environment: &Environment,
+        host: &Arc<Host>,
+        adapter: Arc<dyn Adapter>,
+    ) -> Result<Self> {
+        let storage = RealStorage::open(host.path())?;
+        let engine = Engine::open(Parts {
+            catalog: Catalog::open(&storage)?,
+            adapters: vec![adapter],
+            volumes: Arc::new(HostVolumes::new(Arc::clone(host), options.mount.clone())),
+            store: host.path().to_owned(),
+            state,
+            clock: Arc::clone(&environment.clock),
+            random: Arc::clone(&environment.random),
+            jobs_max: JOBS_MAX,
+        })?;
+        let jobs = engine.start_jobs()?;
+        engine.start_servers()?;
+        let operations: Arc<dyn Operations> = Arc::clone(host) as Arc<dyn Operations>;
+        let server = Server::start(host.path(), operations, Some(http::handler(&engine)?))?;
+        let looking_after = look_after(&engine, environment)?;
+        Ok(Self { host: Arc::clone(host), engine, server, jobs, looking_after })
+    }
+
+    /// The store's directory, absolute.
+    pub fn store(&self) -> &Path {
+        self.host.path()
+    }
+
+    /// Waits a moment; true when the mount is gone, because somebody took it off.
+    pub fn has_ended(&self) -> Option<Result<()>> {
+        self.host.wait()
+    }
+
+    /// Ends: jobs at their next safe point, servers in order, then the mount. All is durable when this returns.
+    pub fn end(self) -> Result<()> {
+        self.engine.end_jobs();
+        self.looking_after.0.store(true, Ordering::SeqCst);
+        self.server.stop();
+        for thread in self.jobs.into_iter().chain([self.looking_after.1]) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the daemon had failed");
+            }
+        }
+        let stopped = self.engine.stop_servers();
+        let closed = self.host.end();
+        stopped.and(closed)
+    }
+}
+
+/// A store's own state folder: outside the store, so that neither a backup nor a search of it finds a secret.
+pub fn state_of(store: &Path) -> PathBuf {
+    let mark = blake3::hash(store.as_os_str().as_encoded_bytes()).to_hex();
+    // Short, because sockets are in it, whose paths end at 107 bytes.
+    Path::new(STATE_ROOT).join(&mark[..8])
+}
+
+fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<AtomicBool>, JoinHandle<()>)> {
+    let ending = Arc::new(AtomicBool::new(false));
+    let (engine, clock, seen) = (Arc::clone(engine), Arc::clone(&environment.clock), Arc::clone(&ending));
+    let thread = std::thread::Builder::new().name("look-after".into()).spawn(move || {
+        let mut last = clock.monotonic();
+        while !seen.load(Ordering::SeqCst) {
+            clock.sleep(POLL);
+            if clock.monotonic().saturating_sub(last) < LOOK_AFTER_INTERVAL {
+                continue;
+            }
+            if let Err(e) = engine.look_after() {
+                tracing::error!("looking after datasets: {e}");
+            }
+            last = clock.monotonic();
+        }
+    });
+    Ok((ending, thread.map_err(|e| Error::io("start", "a thread", e))?))
+}
