@@ -2,7 +2,8 @@
 //! databases, with instant snapshots and clones.
 //!
 //! Modules import only from lower ranks: base 0; format 1; block 2; index, journal 3; volume 4;
-//! maintain, vfs 5; bench, control 8; cli 9. `tests/layers.rs` checks it.
+//! maintain, vfs 5; adapter, catalog, hook 6; engine 7; bench, control, schedule 8; api 9; daemon 10; cli 11.
+//! `tests/layers.rs` checks it.
 //!
 //! The store is a library of its own, without mounts and databases:
 //!
@@ -35,15 +36,22 @@
 //! # }
 //! ```
 
+pub mod adapter;
+pub mod api;
 pub mod base;
 pub mod bench;
 pub mod block;
+pub mod catalog;
 pub mod cli;
 pub mod control;
+pub mod daemon;
+pub mod engine;
 pub mod format;
+pub mod hook;
 pub mod index;
 pub mod journal;
 pub mod maintain;
+pub mod schedule;
 pub mod vfs;
 pub mod volume;
 

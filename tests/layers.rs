@@ -26,8 +26,8 @@ const RANKS: [(&str, u32); 18] = [
     ("control", 8),
     ("bench", 8),
     ("api", 9),
-    ("cli", 9),
     ("daemon", 10),
+    ("cli", 11),
 ];
 /// Wire the modules together, so may name all.
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::exit::{Failure, Result};
 use super::output::Output;
 use super::progress::ProgressLine;
+use crate::api::ApiClient;
 use crate::base::{ErrorKind, SystemClock, SystemRandom};
 use crate::control::{Client, Direct, Operations, Reply, Request};
 use crate::volume::Environment;
@@ -33,6 +34,11 @@ impl Context {
             Failure::new(ErrorKind::Invalid, "no store was named")
                 .hint("add --store STORE, or set STILLPOINT_STORE")
         })
+    }
+
+    /// Reaches the daemon of the store.
+    pub(super) fn api(&self) -> Result<ApiClient> {
+        Ok(ApiClient::connect(self.store()?)?)
     }
 
     /// Reaches the store for several requests.

@@ -81,7 +81,9 @@ pub(super) fn status(kind: ErrorKind) -> u8 {
         | K::Corrupt
         | K::Io
         | K::Poisoned
-        | K::Unreadable => 1,
+        | K::Unreadable
+        | K::Failed
+        | K::Cancelled => 1,
     }
 }
 

@@ -5,11 +5,15 @@ mod clone;
 mod completion;
 mod confirm;
 mod context;
+mod daemon;
 mod demo;
 mod doctor;
+mod dsource;
+mod event;
 mod exit;
+mod follow;
 mod init;
-mod installations;
+mod job;
 mod mount;
 mod mountinfo;
 mod names;
@@ -20,7 +24,9 @@ mod sizes;
 mod snapshot;
 mod status;
 mod store;
+mod timeflow;
 mod unmount;
+mod vdb;
 mod volume;
 
 use std::ffi::OsString;
@@ -67,6 +73,23 @@ enum Command {
     /// Make writable volumes from snapshots
     #[command(subcommand)]
     Clone(clone::Command),
+    /// Run the daemon: the mounted store, its datasets, and the API
+    Daemon(daemon::Arguments),
+    /// Link databases and keep copies of them in sync
+    #[command(subcommand)]
+    Dsource(dsource::Command),
+    /// Make and run writable databases
+    #[command(subcommand)]
+    Vdb(vdb::Command),
+    /// Show the snapshots of a dataset, by timeflow
+    #[command(subcommand)]
+    Timeflow(timeflow::Command),
+    /// See what operations do, and end them
+    #[command(subcommand)]
+    Job(job::Command),
+    /// See what happened
+    #[command(subcommand)]
+    Event(event::Command),
     /// Figures, collection, scrub and check of the whole store
     #[command(subcommand)]
     Store(store::Command),
@@ -98,7 +121,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    start_log(matches!(arguments.command, Command::Mount(_)));
+    start_log(matches!(arguments.command, Command::Mount(_) | Command::Daemon(_)));
     let context = Context::new(arguments.store, arguments.output);
     match dispatch(arguments.command, &context) {
         Ok(outcome) => outcome.code(),
@@ -117,6 +140,12 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Volume(command) => volume::run(command, context),
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::Clone(command) => clone::run(command, context),
+        Command::Daemon(arguments) => daemon::run(&arguments, context),
+        Command::Dsource(command) => dsource::run(command, context),
+        Command::Vdb(command) => vdb::run(command, context),
+        Command::Timeflow(command) => timeflow::run(&command, context),
+        Command::Job(command) => job::run(&command, context),
+        Command::Event(command) => event::run(&command, context),
         Command::Store(command) => store::run(&command, context),
         Command::Status => status::run(context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

@@ -20,10 +20,8 @@ use super::names::parse_name;
 use super::output::{Show, Table};
 use super::signals::ending_signals;
 use super::volume::unexpected;
-use crate::base::{Error, ErrorKind, RealStorage};
-use crate::control::{
-    Client, Host, HostOptions, Message, Operations, Reply, Request, Server, kind_name, kind_of_name,
-};
+use crate::base::{Error, ErrorKind, RealStorage, kind_name, kind_of_name};
+use crate::control::{Client, Host, HostOptions, Message, Operations, Reply, Request, Server};
 use crate::volume::Store;
 
 /// What the mounting process said, in the store's directory.
@@ -136,16 +134,19 @@ pub(super) fn start_daemon(
         return Err(Failure::new(ErrorKind::NotFound, format!("{shown} is no store"))
             .hint("make one with `stillpoint init`"));
     }
-    let mut child = daemon_command(&store, &directory, volume, options)
-        .stderr(open_log(&store)?)
+    launch(&store, daemon_command(&store, &directory, volume, options))?;
+    let missing = options.rescue.then(|| store.join(LOG_NAME));
+    Ok(MountView { store, directory, volume: volume.map(str::to_owned), missing })
+}
+
+/// Starts a process that announces itself, with its log in the store, and waits until it has.
+pub(super) fn launch(store: &Path, mut command: Command) -> Result<()> {
+    let mut child = command
+        .stderr(open_log(store)?)
         .spawn()
         .map_err(|e| Error::io("start", "the mounting process", e))?;
-    let heard = child.stdout.take().map_or(Ok(None), listen)?;
-    match heard {
-        Some(Message::Done(_)) => {
-            let missing = options.rescue.then(|| store.join(LOG_NAME));
-            Ok(MountView { store, directory, volume: volume.map(str::to_owned), missing })
-        }
+    match child.stdout.take().map_or(Ok(None), listen)? {
+        Some(Message::Done(_)) => Ok(()),
         Some(Message::Failed { kind, message }) => {
             let _ = child.wait();
             Err(Error::new(kind_of_name(&kind), message).into())
@@ -154,7 +155,7 @@ pub(super) fn start_daemon(
             let status = child.wait().map_err(|e| Error::io("wait for", "the mounting process", e))?;
             Err(Failure::new(
                 ErrorKind::Io,
-                format!("the mounting process ended ({status}) before the mount answered{}", log_end(&store)),
+                format!("the mounting process ended ({status}) before the mount answered{}", log_end(store)),
             )
             .hint(format!("read {}", store.join(LOG_NAME).display())))
         }
@@ -216,7 +217,7 @@ fn listen(stdout: ChildStdout) -> Result<Option<Message>> {
 }
 
 /// Tells the waiting caller, then lets go of its pipe.
-fn announce(message: &Message) -> Result<()> {
+pub(super) fn announce(message: &Message) -> Result<()> {
     let line = serde_json::to_string(message)
         .map_err(|e| Error::with_source(ErrorKind::Io, format!("cannot encode a message: {e}"), e))?;
     let mut stdout = std::io::stdout().lock();
@@ -250,7 +251,7 @@ fn serve(arguments: &Arguments) -> Result<()> {
         &options,
     )?;
     let operations: std::sync::Arc<dyn Operations> = host.clone();
-    let server = match Server::start(host.path(), operations) {
+    let server = match Server::start(host.path(), operations, None) {
         Ok(server) => server,
         Err(e) => {
             host.end()?;

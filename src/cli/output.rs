@@ -10,8 +10,7 @@ use serde::Serialize;
 
 use super::exit::{Failure, Result};
 use super::sizes::format_bytes;
-use crate::base::{Error, ErrorKind};
-use crate::control::kind_name;
+use crate::base::{Error, ErrorKind, kind_name};
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -30,7 +30,12 @@ pub(crate) fn errno_of(kind: ErrorKind) -> Errno {
         ErrorKind::Stale => Errno::STALE,
         ErrorKind::InUse | ErrorKind::Locked => Errno::BUSY,
         ErrorKind::NotAllowed | ErrorKind::Precondition => Errno::PERM,
-        ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::Unreadable | ErrorKind::Poisoned => Errno::IO,
+        ErrorKind::Corrupt
+        | ErrorKind::Io
+        | ErrorKind::Unreadable
+        | ErrorKind::Poisoned
+        | ErrorKind::Failed => Errno::IO,
+        ErrorKind::Cancelled => Errno::CANCELED,
     }
 }
 

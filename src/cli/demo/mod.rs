@@ -14,9 +14,9 @@ use clap::Args;
 
 use super::context::Context;
 use super::exit::{Failure, Outcome, Result};
-use super::installations::{ServerUser, installations};
 use super::volume::unexpected;
-use crate::base::{Clock, ErrorKind, SystemClock};
+use crate::adapter::postgres::installations;
+use crate::base::{Clock, ErrorKind, OsUser, SystemClock};
 use crate::control::{Reply, Request, VolumeRow};
 use report::{Counts, Database, Report, milliseconds};
 use run::pause;
@@ -51,8 +51,12 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
         Failure::new(ErrorKind::Precondition, "the demo needs PostgreSQL, and /usr/lib/postgresql has none")
             .hint("apt-get install postgresql")
     })?;
-    let mut stage =
-        Stage::set_up(arguments.dir.as_deref(), installation, ServerUser::find()?, context.output)?;
+    let mut stage = Stage::set_up(
+        arguments.dir.as_deref(),
+        installation,
+        OsUser::for_servers("postgres")?,
+        context.output,
+    )?;
     let result = perform(arguments, &mut stage);
     match result {
         Ok(report) => {

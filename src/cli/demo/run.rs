@@ -11,9 +11,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::super::exit::{Failure, Result};
-use super::super::installations::{Installation, ServerUser};
 use super::super::signals::Interrupted;
-use crate::base::{Error, ErrorKind};
+use crate::adapter::postgres::Installation;
+use crate::base::{Error, ErrorKind, OsUser};
 
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -23,7 +23,7 @@ const SHOWN_BYTES_MAX: usize = 2000;
 /// What the demo's programs share.
 pub(super) struct Programs {
     pub installation: Installation,
-    pub user: ServerUser,
+    pub user: OsUser,
     /// Sockets and logs; only PostgreSQL's user (and root) may enter.
     pub folder: PathBuf,
     pub interrupted: Interrupted,

@@ -11,7 +11,6 @@ use rustix::process::Signal;
 use super::super::context::Session;
 use super::super::exit::{Failure, Result};
 use super::super::init::create_store;
-use super::super::installations::{Installation, ServerUser};
 use super::super::mount::{Options, start_daemon};
 use super::super::output::Output;
 use super::super::signals::Interrupted;
@@ -19,7 +18,8 @@ use super::super::unmount::unmount;
 use super::report::Counts;
 use super::run::{Programs, end};
 use super::server::Server;
-use crate::base::{Clock, Error, ErrorKind, Random, SystemClock, SystemRandom};
+use crate::adapter::postgres::Installation;
+use crate::base::{Clock, Error, ErrorKind, OsUser, Random, SystemClock, SystemRandom};
 use crate::control::{Reply, Request};
 
 /// The database pgbench fills.
@@ -47,7 +47,7 @@ impl Stage {
     pub(super) fn set_up(
         folder: Option<&Path>,
         installation: Installation,
-        user: ServerUser,
+        user: OsUser,
         output: Output,
     ) -> Result<Self> {
         let interrupted = Interrupted::watch()?;

@@ -7,9 +7,10 @@ use std::process::Command;
 use jiff::tz::TimeZone;
 use rustix::process::Resource;
 
-use super::super::installations::{ServerUser, installations};
 use super::super::sizes::format_bytes;
 use super::Finding;
+use crate::adapter::postgres::installations;
+use crate::base::OsUser;
 
 const OPEN_FILES_MIN: u64 = 4096;
 const FREE_BYTES_MIN: u64 = 2 << 30;
@@ -81,9 +82,9 @@ pub(super) fn user() -> Finding {
 
 pub(super) fn server_user() -> Finding {
     const CHECK: &str = "PostgreSQL's user";
-    match ServerUser::find() {
+    match OsUser::for_servers("postgres") {
         Ok(user) => Finding::ok(CHECK, format!("{} ({})", user.name, user.uid)),
-        Err(failure) => Finding::warning(CHECK, failure.error.message(), "apt-get install postgresql"),
+        Err(e) => Finding::warning(CHECK, e.message(), "apt-get install postgresql"),
     }
 }
 

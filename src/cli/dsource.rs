@@ -1,0 +1,307 @@
+//! `stillpoint dsource`: link, list, show, snapshot, start, stop, enable, disable, delete.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use super::confirm::confirm;
+use super::context::Context;
+use super::exit::{Failure, Outcome, Result};
+use super::follow::{follow, outcome};
+use super::output::{Show, Table};
+use super::sizes::format_bytes;
+use crate::api::{Accepted, ApiClient, Dataset, Link, LinkPlan, default_group, segment};
+use crate::base::{Error, ErrorKind};
+
+/// The environment variable that holds the replication user's password.
+const PASSWORD_VARIABLE: &str = "STILLPOINT_SOURCE_PASSWORD";
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Link a source database: a first copy, a staging server that follows it, and a first snapshot
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// List dSources
+    List,
+    /// Show one dSource and what its staging server answers now
+    Show { name: String },
+    /// Bring a dSource up to its source and snapshot it
+    Snapshot(Target),
+    /// Start the staging server
+    Start(Target),
+    /// Stop the staging server
+    Stop(Target),
+    /// Resume a disabled dSource
+    Enable(Target),
+    /// Stop the staging server and every operation on the dSource
+    Disable(Target),
+    /// Delete a dSource with all its snapshots
+    Delete {
+        #[command(flatten)]
+        target: Target,
+        /// Give up what it holds on a source that cannot be reached
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Target {
+    pub name: String,
+    /// Return when the job is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum LinkCommand {
+    /// Link a PostgreSQL cluster
+    Postgres(Box<Postgres>),
+}
+
+#[derive(Args)]
+pub(super) struct Postgres {
+    /// The dSource's name
+    #[arg(long)]
+    name: String,
+    /// The group whose permissions it shares
+    #[arg(long, default_value_t = default_group())]
+    group: String,
+    /// Take the first copy by a base backup now, and follow by streaming
+    #[arg(long, required = true)]
+    initiated_backup: bool,
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    source_host: String,
+    #[arg(long, value_name = "PORT", default_value_t = 5432)]
+    source_port: u16,
+    /// A role of the source that may replicate
+    #[arg(long, value_name = "ROLE")]
+    source_user: String,
+    /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD is taken
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Where the staging server listens
+    #[arg(long, value_name = "PORT")]
+    staging_port: u16,
+    /// A setting of the staging server
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Ask the source, print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Return when the job is accepted
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
+    let client = context.api()?;
+    match command {
+        Command::Link(LinkCommand::Postgres(arguments)) => link(&client, *arguments, context),
+        Command::List => {
+            context.output.show(&Datasets(client.get("/v1/dsources")?))?;
+            Ok(Outcome::Done)
+        }
+        Command::Show { name } => show(&client, &name, context),
+        Command::Snapshot(target) => {
+            let accepted = client.post(&format!("/v1/datasets/{}/snapshots", segment(&target.name)), &())?;
+            finish(&client, &accepted, target.no_wait, context)
+        }
+        Command::Start(target) => operate(&client, &target, "start", context),
+        Command::Stop(target) => operate(&client, &target, "stop", context),
+        Command::Enable(target) => operate(&client, &target, "enable", context),
+        Command::Disable(target) => operate(&client, &target, "disable", context),
+        Command::Delete { target, force, yes } => delete(&client, &target, force, yes, context),
+    }
+}
+
+fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Outcome> {
+    let settings: BTreeMap<String, String> = arguments.settings.iter().cloned().collect();
+    let mut secrets = BTreeMap::new();
+    if let Some(password) = password(&arguments)? {
+        secrets.insert("source_password".to_owned(), password);
+    }
+    let body = Link {
+        name: arguments.name,
+        group: arguments.group,
+        adapter: "postgres".into(),
+        port: arguments.staging_port,
+        parameters: json!({
+            "initiated_backup": arguments.initiated_backup,
+            "source": {
+                "host": arguments.source_host,
+                "port": arguments.source_port,
+                "user": arguments.source_user,
+            },
+            "settings": settings,
+        }),
+        secrets,
+    };
+    if arguments.dry_run {
+        let plan: LinkPlan = client.post("/v1/dsources/plan", &body)?;
+        context.output.show(&Review(plan))?;
+        return Ok(Outcome::Done);
+    }
+    let accepted = client.post("/v1/dsources", &body)?;
+    finish(client, &accepted, arguments.no_wait, context)
+}
+
+/// The password from the file, or else from the environment; never from the arguments, which others can see.
+fn password(arguments: &Postgres) -> Result<Option<String>> {
+    let Some(path) = &arguments.password_file else {
+        return Ok(std::env::var(PASSWORD_VARIABLE).ok());
+    };
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Error::io("read", &path.display().to_string(), e))?;
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Prints the job that was accepted, or waits for its end and prints that.
+pub(super) fn finish(
+    client: &ApiClient,
+    accepted: &Accepted,
+    no_wait: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    if no_wait {
+        context.output.show(&client.get::<crate::api::Job>(&format!("/v1/jobs/{}", accepted.job))?)?;
+        return Ok(Outcome::Done);
+    }
+    let job = follow(client, accepted)?;
+    let ended = outcome(&job)?;
+    context.output.show(&job)?;
+    Ok(ended)
+}
+
+/// Starts an operation that needs no words of its own.
+pub(super) fn operate(
+    client: &ApiClient,
+    target: &Target,
+    operation: &str,
+    context: &Context,
+) -> Result<Outcome> {
+    let accepted = client.post(&format!("/v1/datasets/{}/{operation}", segment(&target.name)), &())?;
+    finish(client, &accepted, target.no_wait, context)
+}
+
+pub(super) fn show(client: &ApiClient, name: &str, context: &Context) -> Result<Outcome> {
+    context.output.show(&client.get::<Dataset>(&format!("/v1/datasets/{}", segment(name)))?)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn delete(
+    client: &ApiClient,
+    target: &Target,
+    force: bool,
+    yes: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    let path = format!("/v1/datasets/{}", segment(&target.name));
+    let dataset: Dataset = client.get(&path)?;
+    let volume = dataset.volume.unwrap_or_default();
+    confirm(
+        yes,
+        &format!("deleting {}", target.name),
+        &[format!("destroys its volume {volume} and {} snapshots", dataset.snapshots)],
+    )?;
+    let accepted = client.delete(&format!("{path}?force={force}"))?;
+    finish(client, &accepted, target.no_wait, context)
+}
+
+/// `NAME=VALUE`.
+pub(super) fn parse_setting(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write a setting as NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// What a link would do.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Review(LinkPlan);
+
+impl Show for Review {
+    fn table(&self) -> Table {
+        let mut table = Table::facts();
+        for (name, value) in &self.0.review {
+            table.fact(name, value);
+        }
+        if let Some(bytes) = self.0.estimated_bytes {
+            table.fact("size of the databases", format_bytes(bytes));
+        }
+        for warning in &self.0.warnings {
+            table.fact("warning", warning);
+        }
+        table.note("nothing was done: leave out --dry-run to link".into());
+        table
+    }
+}
+
+/// Datasets as a list.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Datasets(pub Vec<Dataset>);
+
+impl Show for Datasets {
+    fn table(&self) -> Table {
+        let mut table = Table::new(&["NAME", "GROUP", "STATE", ">PORT", "FROM", ">SNAPSHOTS", "FAULTS"]);
+        for dataset in &self.0 {
+            let faults: Vec<&str> = dataset.faults.iter().map(|fault| fault.code.as_str()).collect();
+            table.row(vec![
+                dataset.name.clone(),
+                dataset.group.clone(),
+                if dataset.locked { format!("{}, locked", dataset.state) } else { dataset.state.clone() },
+                dataset.port.to_string(),
+                dataset.from.clone().unwrap_or_else(|| "-".into()),
+                dataset.snapshots.to_string(),
+                if faults.is_empty() { "-".into() } else { faults.join(", ") },
+            ]);
+        }
+        table
+    }
+}
+
+impl Show for Dataset {
+    fn table(&self) -> Table {
+        let mut table = Table::facts();
+        table.fact("name", &self.name);
+        table.fact("group", &self.group);
+        table.fact("state", &self.state);
+        table.fact("created", &self.created);
+        table.fact("port", self.port.to_string());
+        if let Some(volume) = &self.volume {
+            table.fact("volume", volume);
+        }
+        if let Some(from) = &self.from {
+            table.fact("from", from);
+        }
+        table.fact("snapshots", self.snapshots.to_string());
+        if let Some(health) = &self.health {
+            let server = match health.pid {
+                Some(pid) => format!("{}, process {pid}", health.state),
+                None => health.state.clone(),
+            };
+            table.fact("server", server);
+            for (name, value) in &health.facts {
+                table.fact(name, value);
+            }
+        }
+        for (name, value) in &self.connection {
+            table.fact(name, value);
+        }
+        for fault in &self.faults {
+            table.fact("fault", format!("{} {}; {}", fault.code, fault.message, fault.action));
+        }
+        table
+    }
+}
+
+/// Something that only a daemon can do was asked of a store without one.
+pub(super) fn wrong_role(name: &str, role: &str, wanted: &str) -> Failure {
+    Failure::new(ErrorKind::Precondition, format!("{name} is a {role}, not a {wanted}"))
+}

@@ -1,0 +1,71 @@
+//! `stillpoint timeflow`: the snapshots of a dSource or VDB.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::context::Context;
+use super::exit::{Outcome, Result};
+use super::output::{Show, Table, format_list};
+use crate::api::{Bookmark, Snapshot, segment};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List a dataset's snapshots, oldest first
+    List { dataset: String },
+    /// Name a snapshot, so that nothing removes it
+    Bookmark {
+        #[arg(value_name = "DATASET@SNAPSHOT")]
+        snapshot: String,
+        name: String,
+    },
+    /// Destroy a snapshot that nothing depends on
+    Destroy {
+        #[arg(value_name = "DATASET@SNAPSHOT")]
+        snapshot: String,
+    },
+}
+
+pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
+    let client = context.api()?;
+    match command {
+        Command::List { dataset } => {
+            let found = client.get(&format!("/v1/datasets/{}/snapshots", segment(dataset)))?;
+            context.output.show(&Snapshots(found))?;
+        }
+        Command::Bookmark { snapshot, name } => {
+            let body = Bookmark { snapshot: snapshot.clone(), name: name.clone() };
+            context.output.show(&Snapshots(vec![client.post("/v1/bookmarks", &body)?]))?;
+        }
+        Command::Destroy { snapshot } => {
+            let (dataset, name) = snapshot
+                .split_once('@')
+                .ok_or_else(|| crate::base::Error::invalid("write a snapshot as DATASET@SNAPSHOT"))?;
+            let path = format!("/v1/datasets/{}/snapshots/{}", segment(dataset), segment(name));
+            client.delete::<()>(&path)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Snapshots(Vec<Snapshot>);
+
+impl Show for Snapshots {
+    fn table(&self) -> Table {
+        let mut table =
+            Table::new(&["SNAPSHOT", ">TIMEFLOW", "PROVISIONABLE", "LSN", "LAST COMMIT", "BOOKMARKS"]);
+        for snapshot in &self.0 {
+            let text = |name: &str| snapshot.metadata[name].as_str().unwrap_or("-").to_owned();
+            table.row(vec![
+                snapshot.snapshot.clone(),
+                snapshot.timeflow.to_string(),
+                snapshot.reason.as_ref().map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
+                text("replay_lsn"),
+                text("last_commit_time"),
+                format_list(&snapshot.bookmarks),
+            ]);
+        }
+        table
+    }
+}

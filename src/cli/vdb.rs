@@ -1,0 +1,173 @@
+//! `stillpoint vdb`: provision, list, show, start, stop, refresh, rewind, undo, lock, env, psql, delete.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+
+use clap::{Args, Subcommand};
+
+use super::context::Context;
+use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, show, wrong_role};
+use super::exit::{Outcome, Result};
+use crate::api::{ApiClient, Dataset, Provision, Replace, default_group, segment};
+use crate::base::Error;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make a writable database from a snapshot
+    Provision(Provisioning),
+    /// List VDBs
+    List,
+    /// Show one VDB and what its server answers now
+    Show { name: String },
+    /// Start its server
+    Start(Target),
+    /// Stop its server
+    Stop(Target),
+    /// Take a snapshot of it
+    Snapshot(Target),
+    /// Give it the data of its parent's newest snapshot, or of the one named; name, port and credentials stay
+    Refresh {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long, value_name = "DATASET@SNAPSHOT")]
+        from: Option<String>,
+    },
+    /// Take it back to one of its own snapshots
+    Rewind {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long, value_name = "SNAPSHOT")]
+        to: String,
+    },
+    /// Undo the last refresh or rewind
+    Undo(Target),
+    /// Resume a disabled VDB
+    Enable(Target),
+    /// Stop its server and every operation on it
+    Disable(Target),
+    /// Refuse refresh, rewind and deletion
+    Lock { name: String },
+    /// Allow them again
+    Unlock { name: String },
+    /// Print variables that connect to it, for `eval`
+    Env { name: String },
+    /// Run psql on it
+    Psql {
+        name: String,
+        /// What psql gets
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Delete it with all its snapshots
+    Delete {
+        #[command(flatten)]
+        target: Target,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Provisioning {
+    /// The VDB's name
+    #[arg(long)]
+    name: String,
+    /// The group whose permissions it shares
+    #[arg(long, default_value_t = default_group())]
+    group: String,
+    /// A snapshot, or a dataset for its newest one
+    #[arg(long, value_name = "DATASET[@SNAPSHOT]")]
+    from: String,
+    /// Where it listens; a free port when left out
+    #[arg(long)]
+    port: Option<u16>,
+    /// A setting of its server
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Return when the job is accepted
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
+    let client = context.api()?;
+    match command {
+        Command::Provision(arguments) => provision(&client, arguments, context),
+        Command::List => {
+            context.output.show(&Datasets(client.get("/v1/vdbs")?))?;
+            Ok(Outcome::Done)
+        }
+        Command::Show { name } => show(&client, &name, context),
+        Command::Start(target) => operate(&client, &target, "start", context),
+        Command::Stop(target) => operate(&client, &target, "stop", context),
+        Command::Enable(target) => operate(&client, &target, "enable", context),
+        Command::Disable(target) => operate(&client, &target, "disable", context),
+        Command::Undo(target) => operate(&client, &target, "undo", context),
+        Command::Snapshot(target) => {
+            let accepted = client.post(&format!("/v1/datasets/{}/snapshots", segment(&target.name)), &())?;
+            finish(&client, &accepted, target.no_wait, context)
+        }
+        Command::Refresh { target, from } => replace(&client, &target, "refresh", from, context),
+        Command::Rewind { target, to } => replace(&client, &target, "rewind", Some(to), context),
+        Command::Lock { name } => {
+            client.put::<()>(&format!("/v1/datasets/{}/lock", segment(&name)))?;
+            Ok(Outcome::Done)
+        }
+        Command::Unlock { name } => {
+            client.delete::<()>(&format!("/v1/datasets/{}/lock", segment(&name)))?;
+            Ok(Outcome::Done)
+        }
+        Command::Env { name } => {
+            let text: String = connection(&client, &name)?
+                .iter()
+                .map(|(name, value)| format!("export {name}={}\n", quote(value)))
+                .collect();
+            context.output.text(&text)?;
+            Ok(Outcome::Done)
+        }
+        Command::Psql { name, arguments } => {
+            let error =
+                std::process::Command::new("psql").envs(connection(&client, &name)?).args(arguments).exec();
+            Err(Error::io("run", "psql", error).into())
+        }
+        Command::Delete { target, yes } => delete(&client, &target, false, yes, context),
+    }
+}
+
+fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> Result<Outcome> {
+    let body = Provision {
+        name: arguments.name,
+        group: arguments.group,
+        from: arguments.from,
+        port: arguments.port,
+        settings: arguments.settings.into_iter().collect(),
+    };
+    let accepted = client.post("/v1/vdbs", &body)?;
+    finish(client, &accepted, arguments.no_wait, context)
+}
+
+fn replace(
+    client: &ApiClient,
+    target: &Target,
+    operation: &str,
+    from: Option<String>,
+    context: &Context,
+) -> Result<Outcome> {
+    let path = format!("/v1/datasets/{}/{operation}", segment(&target.name));
+    let accepted = client.post(&path, &Replace { from })?;
+    finish(client, &accepted, target.no_wait, context)
+}
+
+fn connection(client: &ApiClient, name: &str) -> Result<BTreeMap<String, String>> {
+    let dataset: Dataset = client.get(&format!("/v1/datasets/{}", segment(name)))?;
+    if dataset.role != "vdb" {
+        return Err(wrong_role(name, &dataset.role, "VDB"));
+    }
+    Ok(dataset.connection)
+}
+
+/// A value for a shell.
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "'\\''"))
+}

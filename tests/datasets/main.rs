@@ -1,0 +1,14 @@
+//! Datasets through the whole: a daemon, a real source under load, staging servers and VDBs. Needs root, /dev/fuse and
+//! PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hostile;
+mod kills;
+mod lifecycle;
+mod refusals;
+mod stage;
+mod tablespaces;
