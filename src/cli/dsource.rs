@@ -74,15 +74,27 @@ pub(super) struct Postgres {
     #[arg(long, default_value_t = default_group())]
     group: String,
     /// Take the first copy by a base backup now, and follow by streaming
-    #[arg(long, required = true)]
+    #[arg(long, conflicts_with_all = ["external_backup", "wal_path"])]
     initiated_backup: bool,
+    /// Make the first copy of a base backup that is there: a folder with base.tar (.gz, .zst, .lz4) or a plain one
+    #[arg(long, value_name = "PATH", required_unless_present = "initiated_backup")]
+    external_backup: Option<PathBuf>,
+    /// Follow by the WAL files that come into this folder
+    #[arg(long, value_name = "DIR")]
+    wal_path: Option<PathBuf>,
+    /// Follow an external backup by streaming from the source; WAL files are the fallback, if a folder is named
+    #[arg(long, requires = "source_user")]
+    streaming: bool,
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     source_host: String,
     #[arg(long, value_name = "PORT", default_value_t = 5432)]
     source_port: u16,
     /// A role of the source that may replicate
+    #[arg(long, value_name = "ROLE", required_if_eq("initiated_backup", "true"))]
+    source_user: Option<String>,
+    /// The bootstrap superuser of an external backup that is not streamed: postgres if not told
     #[arg(long, value_name = "ROLE")]
-    source_user: String,
+    superuser: Option<String>,
     /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD is taken
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -122,7 +134,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
 }
 
 fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Outcome> {
-    let settings: BTreeMap<String, String> = arguments.settings.iter().cloned().collect();
+    let parameters = parameters(&arguments)?;
     let mut secrets = BTreeMap::new();
     if let Some(password) = password(&arguments)? {
         secrets.insert("source_password".to_owned(), password);
@@ -132,15 +144,7 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         group: arguments.group,
         adapter: "postgres".into(),
         port: arguments.staging_port,
-        parameters: json!({
-            "initiated_backup": arguments.initiated_backup,
-            "source": {
-                "host": arguments.source_host,
-                "port": arguments.source_port,
-                "user": arguments.source_user,
-            },
-            "settings": settings,
-        }),
+        parameters,
         secrets,
     };
     if arguments.dry_run {
@@ -150,6 +154,29 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
     }
     let accepted = client.post("/v1/dsources", &body)?;
     finish(client, &accepted, arguments.no_wait, context)
+}
+
+/// What the adapter is asked for.
+fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
+    let settings: BTreeMap<String, String> = arguments.settings.iter().cloned().collect();
+    let streams = arguments.initiated_backup || arguments.streaming;
+    let source =
+        arguments.source_user.as_ref().filter(|_| streams).map(
+            |user| json!({ "host": arguments.source_host, "port": arguments.source_port, "user": user }),
+        );
+    // The daemon has another working directory.
+    let absolute = |path: &Option<PathBuf>| {
+        let absolute = path.as_ref().map(std::path::absolute).transpose();
+        absolute.map_err(|e| Error::io("resolve", "a path", e))
+    };
+    Ok(json!({
+        "initiated_backup": arguments.initiated_backup,
+        "external_backup": absolute(&arguments.external_backup)?,
+        "wal_directory": absolute(&arguments.wal_path)?,
+        "superuser": arguments.superuser,
+        "source": source,
+        "settings": settings,
+    }))
 }
 
 /// The password from the file, or else from the environment; never from the arguments, which others can see.

@@ -12,6 +12,8 @@ pub(super) enum Outcome {
     Warnings,
     /// What was looked at is not as it should be; the report is on stdout.
     Findings,
+    /// As PostgreSQL takes the status of a restore command.
+    Status(u8),
 }
 
 impl Outcome {
@@ -20,6 +22,7 @@ impl Outcome {
             Self::Done => 0,
             Self::Findings => 1,
             Self::Warnings => 3,
+            Self::Status(status) => status,
         })
     }
 }

@@ -28,6 +28,7 @@ mod timeflow;
 mod unmount;
 mod vdb;
 mod volume;
+mod wal_restore;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -101,6 +102,9 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Run PostgreSQL on a volume, snapshot it under load, and start a clone
     Demo(demo::Arguments),
+    /// Give PostgreSQL a WAL file: its restore_command in a staging server
+    #[command(hide = true)]
+    WalRestore(wal_restore::Arguments),
     /// Print the completion script of a shell
     Completion(completion::Arguments),
 }
@@ -151,6 +155,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Doctor(arguments) => doctor::run(&arguments, context),
         Command::Bench(arguments) => bench::run(&arguments, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
+        Command::WalRestore(arguments) => Ok(wal_restore::run(&arguments)),
         Command::Completion(arguments) => completion::run(&arguments, context),
     }
 }

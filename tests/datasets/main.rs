@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod external;
 mod hostile;
 mod kills;
 mod lifecycle;

@@ -21,12 +21,19 @@ pub(crate) struct Stage {
 impl Stage {
     /// A source with pgbench's tables, and a running daemon.
     pub(crate) fn new() -> Self {
+        Self::with_settings(|_| String::new())
+    }
+
+    /// The same with settings of the source.
+    pub(crate) fn with_settings(settings: impl FnOnce(&Fixture) -> String) -> Self {
         let fixture = Fixture::new();
         let data = fixture.path("source");
         make_cluster(&data);
         let rules = "local all all trust\nlocal replication all trust\n\
                      host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        let conf = fs::read_to_string(data.join("postgresql.conf")).unwrap();
+        fs::write(data.join("postgresql.conf"), conf + &settings(&fixture)).unwrap();
         let source = Server::start_on_network(&data);
         source.query(&format!("CREATE ROLE repl LOGIN REPLICATION PASSWORD '{PASSWORD}'"));
         source.query(&format!(

@@ -23,6 +23,12 @@ pub(super) struct LinkRequest {
     /// Makes the base backup itself and follows by streaming.
     #[serde(default)]
     pub initiated_backup: bool,
+    /// A folder with a base backup that somebody else took.
+    pub external_backup: Option<PathBuf>,
+    /// Where WAL files come.
+    pub wal_directory: Option<PathBuf>,
+    /// The cluster's bootstrap superuser; asked of the source where there is one.
+    pub superuser: Option<String>,
     pub source: Option<SourceAddress>,
     pub port: u16,
     /// The dataset's name, for the slot.
@@ -59,9 +65,21 @@ pub(super) struct Config {
     /// Settings that a standby must not have below its primary's.
     pub limits: BTreeMap<String, u64>,
     pub tablespaces: Vec<Tablespace>,
-    /// Absent for a VDB.
+    /// Where it streams from; absent for a VDB, and for what follows by WAL files alone.
     pub source: Option<SourceAddress>,
     pub slot: Option<String>,
+    /// The backup it was made of, when that was not taken by the engine.
+    #[serde(default)]
+    pub external_backup: Option<PathBuf>,
+    #[serde(default)]
+    pub wal_directory: Option<PathBuf>,
+}
+
+impl Config {
+    /// Whether it follows a source, in whatever way.
+    pub(super) fn is_staging(&self) -> bool {
+        self.source.is_some() || self.wal_directory.is_some()
+    }
 }
 
 /// A tablespace of the source: its folder there becomes one of the volume's.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::super::{LinkPlan, Secrets, Task};
 use super::conf;
 use super::config::{
-    Config, DATA_FOLDER, LinkRequest, SOURCE_PASSWORD, SourceAddress, TABLESPACES_FOLDER, keep, read,
+    Config, DATA_FOLDER, LinkRequest, SOURCE_PASSWORD, SourceAddress, TABLESPACES_FOLDER, Tablespace, keep,
+    read,
 };
+use super::external;
 use super::files::{Readers, make_folder, prepare, write_state};
 use super::installation::{installation, newest};
 use super::program::{Programs, run};
@@ -27,18 +29,61 @@ const SLOT_LOOKS_MAX: u32 = 100;
 /// Asks source and host, and says what a link will do.
 pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn Random) -> Result<LinkPlan> {
     let request: LinkRequest = read("the request to link", request)?;
-    if !request.initiated_backup {
-        return Err(Error::invalid("say how the first copy is made: --initiated-backup"));
+    conf::check_settings(&request.settings)?;
+    conf::check_port(request.port)?;
+    match (request.initiated_backup, &request.external_backup) {
+        (true, None) if request.wal_directory.is_some() => Err(Error::invalid(
+            "WAL files are followed from an external backup: leave out the one or the other",
+        )),
+        (true, None) => plan_backup(&request, secrets, random),
+        (false, Some(backup)) => external::plan(&request, backup, secrets, random),
+        _ => Err(Error::invalid(
+            "say how the first copy is made: exactly one of --initiated-backup and --external-backup",
+        )),
     }
+}
+
+/// The user that is to run the servers.
+pub(super) fn server_user(request: &LinkRequest) -> Result<OsUser> {
+    OsUser::for_servers(request.user.as_deref().unwrap_or(OS_USER))
+}
+
+/// Asks the source of a request.
+pub(super) fn ask_source(
+    address: &SourceAddress,
+    user: &OsUser,
+    secrets: &Secrets,
+) -> Result<source::Source> {
+    let clients = Programs { folder: newest()?.programs, user: user.clone() };
+    source::ask(address, secrets.get(SOURCE_PASSWORD), &clients)
+}
+
+/// What every review ends with.
+pub(super) fn review_server(
+    request: &LinkRequest,
+    major: u32,
+    user: &OsUser,
+    tablespaces: &[Tablespace],
+) -> Vec<(String, String)> {
+    let server = format!("PostgreSQL {major} on port {}, as {}", request.port, user.name);
+    let mut review = vec![("staging server".to_owned(), server)];
+    for tablespace in tablespaces {
+        let folder = format!("{} becomes a folder of the volume", tablespace.location.display());
+        review.push(("tablespace".into(), folder));
+    }
+    for (name, value) in &request.settings {
+        review.push(("setting".into(), format!("{name} = {value}")));
+    }
+    review
+}
+
+fn plan_backup(request: &LinkRequest, secrets: &Secrets, random: &dyn Random) -> Result<LinkPlan> {
     let address = request
         .source
         .as_ref()
         .ok_or_else(|| Error::invalid("name the source: --source-host, --source-port, --source-user"))?;
-    conf::check_settings(&request.settings)?;
-    conf::check_port(request.port)?;
-    let user = OsUser::for_servers(request.user.as_deref().unwrap_or(OS_USER))?;
-    let clients = Programs { folder: newest()?.programs, user: user.clone() };
-    let found = source::ask(address, secrets.get(SOURCE_PASSWORD), &clients)?;
+    let user = server_user(request)?;
+    let found = ask_source(address, &user, secrets)?;
     let programs = installation(found.major)?;
     let slot = slot_name(&request.name, random);
     let mut review: Vec<(String, String)> = vec![
@@ -47,20 +92,8 @@ pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn 
         ("system identifier".into(), found.system_id.clone()),
         ("first copy".into(), "base backup taken now, with its WAL".into()),
         ("kept in sync by".into(), format!("streaming, replication slot {slot} on the source")),
-        (
-            "staging server".into(),
-            format!("PostgreSQL {} on port {}, as {}", found.major, request.port, user.name),
-        ),
     ];
-    for tablespace in &found.tablespaces {
-        review.push((
-            "tablespace".into(),
-            format!("{} becomes a folder of the volume", tablespace.location.display()),
-        ));
-    }
-    for (name, value) in &request.settings {
-        review.push(("setting".into(), format!("{name} = {value}")));
-    }
+    review.extend(review_server(request, found.major, &user, &found.tablespaces));
     let config = Config {
         major: found.major,
         programs: programs.programs,
@@ -73,6 +106,8 @@ pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn 
         tablespaces: found.tablespaces,
         source: Some(address.clone()),
         slot: Some(slot),
+        external_backup: None,
+        wal_directory: None,
     };
     Ok(LinkPlan {
         config: keep("the configuration", &config)?,
@@ -83,7 +118,7 @@ pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn 
 }
 
 /// A slot's name says whose it is; the random end keeps two stores apart that follow one source.
-fn slot_name(dataset: &str, random: &dyn Random) -> String {
+pub(super) fn slot_name(dataset: &str, random: &dyn Random) -> String {
     let plain: String = dataset
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
@@ -149,13 +184,14 @@ pub(super) fn ingest(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
     prepare(server, "clean", &[], "").map(drop)
 }
 
-fn verify(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
+pub(super) fn verify(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
     if server.config.major < 13 {
         return Ok(());
     }
     task.step("verify the backup")?;
     let mut command = server.programs.command("pg_verifybackup");
-    command.arg("--quiet").arg(server.data());
+    // Rewritten for the volume's folders, where there are tablespaces.
+    command.args(["--quiet", "--ignore=tablespace_map"]).arg(server.data());
     run(&mut command, task, &mut |line, task| task.log(line))?;
     Ok(())
 }
@@ -203,7 +239,7 @@ pub(super) fn unlink(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task
     Ok(())
 }
 
-fn slot_exists(server: &Server<'_>, address: &SourceAddress, slot: &str) -> Result<bool> {
+pub(super) fn slot_exists(server: &Server<'_>, address: &SourceAddress, slot: &str) -> Result<bool> {
     let sql = source::connect(address, server.instance.secrets.get(SOURCE_PASSWORD))?;
     let found = sql.rows(&format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = {}", quote(slot)))?;
     Ok(!found.is_empty())

@@ -10,6 +10,7 @@ mod conf;
 mod config;
 pub mod control;
 mod controldata;
+mod external;
 mod files;
 pub mod history;
 mod installation;
@@ -23,6 +24,7 @@ mod snapshot;
 mod source;
 mod sql;
 pub mod wal;
+mod wal_folder;
 
 pub use installation::{Installation, installations};
 
@@ -75,7 +77,11 @@ impl Adapter for Postgres {
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
-        link::ingest(&self.server(instance)?, task)
+        let server = self.server(instance)?;
+        match &server.config.external_backup {
+            Some(backup) => external::ingest(&server, backup, task),
+            None => link::ingest(&server, task),
+        }
     }
 
     fn unlink(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
@@ -87,7 +93,7 @@ impl Adapter for Postgres {
     }
 
     fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
-        replica::start(&self.server(instance)?, task)
+        replica::start(&mut self.server(instance)?, task)
     }
 
     fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
@@ -95,7 +101,7 @@ impl Adapter for Postgres {
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {
-        replica::monitor(&self.server(instance)?)
+        replica::monitor(&self.server(instance)?, &*self.clock)
     }
 
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
@@ -117,6 +123,8 @@ impl Adapter for Postgres {
             tablespaces: metadata.tablespaces,
             source: None,
             slot: None,
+            external_backup: None,
+            wal_directory: None,
             ..parent
         };
         keep("the configuration", &config)

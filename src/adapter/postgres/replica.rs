@@ -6,11 +6,14 @@ use std::time::Duration;
 use super::super::{Health, Problem, Task};
 use super::conf::{self, Purpose};
 use super::config::{SOURCE_PASSWORD, keep};
+use super::controldata::ControlData;
 use super::files::{self, Readers, make_folder};
 use super::link::{connection_string, source_of, write_passfile};
 use super::server::Server;
+use super::snapshot;
 use super::source;
 use super::sql::{Sql, quote};
+use super::wal_folder;
 use crate::base::{Clock, Error, ErrorKind, Result};
 
 const POLL: Duration = Duration::from_millis(50);
@@ -21,7 +24,7 @@ const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// that has no folder for it, and one that raises a limit pauses it: the next start has both.
 pub(super) fn reconfigure(server: &Server<'_>) -> Result<serde_json::Value> {
     let mut config = server.config.clone();
-    let address = source_of(&config)?.clone();
+    let Some(address) = config.source.clone() else { return keep("the configuration", &config) };
     let sql = source::connect(&address, server.instance.secrets.get(SOURCE_PASSWORD))?;
     for found in source::tablespaces(&sql)? {
         // One that was dropped stays: records still to be replayed may name it.
@@ -38,16 +41,22 @@ pub(super) fn reconfigure(server: &Server<'_>) -> Result<serde_json::Value> {
 }
 
 /// Starts the standby and returns when it answers.
-pub(super) fn start(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
-    let address = source_of(&server.config)?;
-    write_passfile(server, address)?;
+pub(super) fn start(server: &mut Server<'_>, task: &mut dyn Task) -> Result<()> {
+    keep_limits(server)?;
     let mut recovery = BTreeMap::from([
-        ("primary_conninfo".to_owned(), connection_string(server, address)),
         ("recovery_target_timeline".to_owned(), "latest".to_owned()),
         ("hot_standby".to_owned(), "on".to_owned()),
     ]);
+    if let Some(address) = &server.config.source {
+        write_passfile(server, address)?;
+        recovery.insert("primary_conninfo".to_owned(), connection_string(server, address));
+    }
     if let Some(slot) = &server.config.slot {
         recovery.insert("primary_slot_name".to_owned(), slot.clone());
+    }
+    if server.config.wal_directory.is_some() {
+        conf::make_state_folder(server)?;
+        recovery.insert("restore_command".to_owned(), wal_folder::restore_command(server)?);
     }
     follow(server, recovery)?;
     server.start(task, &mut |sql| {
@@ -55,6 +64,16 @@ pub(super) fn start(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
         sql.rows("SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused()")?;
         Ok(sql.text("SELECT pg_is_in_recovery()")? == "t")
     })
+}
+
+/// Raises the limits to those that the replayed WAL asks for, as the control file has them.
+fn keep_limits(server: &mut Server<'_>) -> Result<()> {
+    let control = ControlData::read(&server.programs, &server.data())?;
+    for (name, limit) in snapshot::limits(&control, &server.config)? {
+        let known = server.config.limits.entry(name).or_insert(limit);
+        *known = limit.max(*known);
+    }
+    Ok(())
 }
 
 /// Makes the cluster a standby with these settings.
@@ -79,6 +98,12 @@ fn follow(server: &Server<'_>, recovery: BTreeMap<String, String>) -> Result<()>
 
 /// Waits until the standby has replayed all that the source had flushed when this was called.
 pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) -> Result<()> {
+    if server.config.source.is_none() {
+        let sql = server.connect("postgres")?;
+        check_standby(server, &sql)?;
+        resume(&sql)?;
+        return wal_folder::sync(server, &sql, clock, task);
+    }
     task.step("ask the source")?;
     let address = source_of(&server.config)?;
     let target = source::identify(address, server.instance.secrets.get(SOURCE_PASSWORD), &server.programs)?;
@@ -98,8 +123,7 @@ pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) 
     task.log(&format!("the source is at {} on timeline {}", target.lsn, target.timeline));
     let sql = server.connect("postgres")?;
     check_standby(server, &sql)?;
-    // An engine that could not let go on after a snapshot leaves it paused.
-    sql.rows("SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()")?;
+    resume(&sql)?;
     let behind = |sql: &Sql| -> Result<i64> {
         let query = format!(
             "SELECT coalesce(pg_wal_lsn_diff({}, pg_last_wal_replay_lsn()), 0)::bigint",
@@ -117,7 +141,7 @@ pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) 
         if now < least {
             (least, moved) = (now, clock.monotonic());
         } else if clock.monotonic().saturating_sub(moved) > STALL_TIME_MAX {
-            let health = monitor(server)?;
+            let health = monitor(server, clock)?;
             let why =
                 health.problems.first().map_or_else(String::new, |problem| format!(": {}", problem.message));
             return Err(Error::new(
@@ -135,9 +159,14 @@ pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) 
     Ok(())
 }
 
+/// An engine that could not let go on after a snapshot leaves it paused.
+fn resume(sql: &Sql) -> Result<()> {
+    sql.rows("SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()").map(drop)
+}
+
 /// Refuses a staging server that no longer is a standby: what it holds is not the source's.
 pub(super) fn check_standby(server: &Server<'_>, sql: &Sql) -> Result<()> {
-    if server.config.source.is_none() || sql.text("SELECT pg_is_in_recovery()")? == "t" {
+    if !server.config.is_staging() || sql.text("SELECT pg_is_in_recovery()")? == "t" {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Precondition, promoted(server)))
@@ -151,7 +180,7 @@ fn promoted(server: &Server<'_>) -> String {
 }
 
 /// What can be seen of a staging server without asking its source.
-pub(super) fn monitor(server: &Server<'_>) -> Result<Health> {
+pub(super) fn monitor(server: &Server<'_>, clock: &dyn Clock) -> Result<Health> {
     let mut health = Health::default();
     let Some(postmaster) = server.postmaster() else {
         health.state = "stopped".into();
@@ -196,12 +225,17 @@ pub(super) fn monitor(server: &Server<'_>) -> Result<Health> {
         _ => "waiting",
     }
     .into();
-    if health.state == "online" && server.config.source.is_some() {
+    if health.state == "online" && server.config.is_staging() {
         health.problems.push(Problem {
             code: "STAGING_PROMOTED".into(),
             message: promoted(server),
             action: "link the source anew; snapshots taken before can still be provisioned from".into(),
         });
+    }
+    if health.state == "waiting" && server.config.wal_directory.is_some() {
+        let (state, problem) = wal_folder::look(server, field(2).as_deref(), clock)?;
+        health.state = state;
+        health.problems.extend(problem);
     }
     if health.state == "waiting" {
         health.problems.push(Problem {

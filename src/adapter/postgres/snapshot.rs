@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::{Described, Task};
-use super::config::{LIMITS, Metadata, Mode, keep};
+use super::config::{Config, LIMITS, Metadata, Mode, keep};
 use super::controldata::ControlData;
 use super::server::Server;
 use super::source;
@@ -121,8 +121,8 @@ fn collations(sql: &Sql) -> Result<BTreeMap<String, String>> {
     Ok(rows.into_iter().filter_map(pair).collect())
 }
 
-/// What the control file alone says.
-fn from_control(server: &Server<'_>, control: &ControlData, mode: Mode) -> Result<Metadata> {
+/// The limits that a standby of this cluster must not go below.
+pub(super) fn limits(control: &ControlData, config: &Config) -> Result<BTreeMap<String, u64>> {
     let limits = LIMITS.iter().map(|name| {
         let field = match *name {
             "max_prepared_transactions" => "max_prepared_xacts setting".to_owned(),
@@ -130,10 +130,15 @@ fn from_control(server: &Server<'_>, control: &ControlData, mode: Mode) -> Resul
             other => format!("{other} setting"),
         };
         // Version 11 and older do not tell all of them.
-        let known = server.config.limits.get(*name).copied();
+        let known = config.limits.get(*name).copied();
         let limit = control.number(&field).or_else(|e| known.ok_or(e))?;
         Ok(((*name).to_owned(), limit))
     });
+    limits.collect()
+}
+
+/// What the control file alone says.
+fn from_control(server: &Server<'_>, control: &ControlData, mode: Mode) -> Result<Metadata> {
     let redo = control.field("Latest checkpoint's REDO location")?.to_owned();
     Ok(Metadata {
         system_id: control.field("Database system identifier")?.to_owned(),
@@ -152,7 +157,7 @@ fn from_control(server: &Server<'_>, control: &ControlData, mode: Mode) -> Resul
         data_checksum_version: control.number("Data page checksum version")?,
         segment_bytes: control.number("Bytes per WAL segment")?,
         wal_level: control.field("wal_level setting")?.to_owned(),
-        limits: limits.collect::<Result<_>>()?,
+        limits: limits(control, &server.config)?,
         tablespaces: server.config.tablespaces.clone(),
         collation_versions: BTreeMap::new(),
         mode,
