@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::jobs::NewJob;
+use super::jobs::{JobHandle, NewJob};
 use super::locks::Hold;
 use crate::adapter::{Health, Problem};
 use crate::base::{ErrorKind, Result};
@@ -90,6 +90,20 @@ impl Engine {
         if tried.is_some_and(|(_, next)| now < next) {
             return Ok(Again::Later);
         }
+        match self.submit_start(dataset) {
+            Ok(handle) => {
+                let times = tried.map_or(0, |(times, _)| times + 1);
+                let wait = RESTART_WAIT * 2_u32.pow(times.min(RESTART_DOUBLINGS_MAX));
+                self.restarts.lock().insert(dataset.id, (times, now + wait));
+                Ok(Again::Started(handle.id))
+            }
+            Err(e) if e.kind() == ErrorKind::InUse => Ok(Again::Busy),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Submits a job that starts the server of a dataset that should run.
+    pub(super) fn submit_start(self: &Arc<Self>, dataset: &Dataset) -> Result<JobHandle> {
         let (engine, id) = (Arc::clone(self), dataset.id);
         let new = NewJob {
             kind: JobKind::DbStart,
@@ -97,21 +111,11 @@ impl Engine {
             dataset: Some(id),
             holds: vec![(id, Hold::Operate)],
         };
-        let started = self.submit(new, move |task| {
+        self.submit(new, move |task| {
             let dataset = engine.dataset_by_id(id)?;
-            // It may have been stopped on purpose since it was seen down.
+            // It may have been stopped on purpose since.
             if dataset.state == DatasetState::Active { engine.start_server(&dataset, task) } else { Ok(()) }
-        });
-        match started {
-            Ok(handle) => {
-                let times = tried.map_or(0, |(times, _)| times + 1);
-                let wait = RESTART_WAIT * 2_u32.pow(times.min(RESTART_DOUBLINGS_MAX));
-                self.restarts.lock().insert(id, (times, now + wait));
-                Ok(Again::Started(handle.id))
-            }
-            Err(e) if e.kind() == ErrorKind::InUse => Ok(Again::Busy),
-            Err(e) => Err(e),
-        }
+        })
     }
 
     /// Makes the open faults of a dataset those of the problems seen now.

@@ -4,13 +4,9 @@
 use std::sync::Arc;
 
 use super::Engine;
-use super::jobs::NewJob;
-use super::locks::Hold;
 use crate::adapter::Task;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{
-    Dataset, DatasetState, Job, JobError, JobKind, JobStatus, Severity, Timeflow, TimeflowState,
-};
+use crate::catalog::{Dataset, DatasetState, Job, JobError, JobStatus, Severity, Timeflow, TimeflowState};
 
 /// Writes what a clearing away says into the program's log.
 struct Quiet;
@@ -98,14 +94,7 @@ impl Engine {
     /// Starts jobs that start every server that should run.
     pub fn start_servers(self: &Arc<Self>) -> Result<()> {
         for dataset in self.catalog.select(|dataset: &Dataset| dataset.state == DatasetState::Active)? {
-            let (engine, id) = (Arc::clone(self), dataset.id);
-            let new = NewJob {
-                kind: JobKind::DbStart,
-                target: &dataset.name,
-                dataset: Some(id),
-                holds: vec![(id, Hold::Operate)],
-            };
-            self.submit(new, move |task| engine.start_server(&engine.dataset_by_id(id)?, task))?;
+            self.submit_start(&dataset)?;
         }
         Ok(())
     }

@@ -88,6 +88,15 @@ fn check(stage: &Stage, when: &str) {
         if state == "active" {
             active += 1;
             let port = u16::try_from(dataset["port"].as_u64().unwrap()).unwrap();
+            let health = stage.json(["vdb", "show", name])["health"].clone();
+            let jobs = || stage.ok(["job", "list"]);
+            assert_eq!(
+                health["running"],
+                true,
+                "{when}: {name} is {health}\n{}\n{}",
+                jobs(),
+                stage.daemon_log()
+            );
             let accounts = stage.number(port, "SELECT count(*) FROM pgbench_accounts");
             assert_eq!(accounts, 100_000, "{when}: {name}");
         }
