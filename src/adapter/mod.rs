@@ -6,7 +6,7 @@
 pub mod postgres;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -181,8 +181,8 @@ pub trait Adapter: Send + Sync {
     /// Stops a server in order; no error when none runs.
     fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
-    /// Ends what an earlier engine started with files below `state`, at once: the mount it worked on is gone.
-    fn end_strays(&self, state: &std::path::Path) -> Result<Vec<u32>>;
+    /// Ends what an earlier engine started with files below `state` and on the dead mount at `mount`, at once.
+    fn end_strays(&self, state: &Path, mount: &Path) -> Result<Vec<u32>>;
 
     /// How to connect, by variable name, without passwords.
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String>;

@@ -59,7 +59,7 @@ impl Daemon {
         let host_options = HostOptions { writethrough: options.writethrough, ..HostOptions::default() };
         let host = Host::start_after(&store, &options.mount, None, environment, &host_options, || {
             // With the store's lock, so that they are no living daemon's. Before the mount: they keep a dead one busy.
-            for pid in adapter.end_strays(&state)? {
+            for pid in adapter.end_strays(&state, &options.mount)? {
                 tracing::warn!("process {pid} of an earlier daemon was ended");
             }
             Ok(())

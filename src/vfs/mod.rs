@@ -11,6 +11,7 @@ mod attributes;
 mod errno;
 mod files;
 mod flush;
+mod guard;
 mod handles;
 mod metadata;
 mod mount;

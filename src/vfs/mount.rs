@@ -2,6 +2,7 @@
 //!
 //! Nothing here may be called from within a request: all of it waits for the event loops.
 
+use super::guard::Guard;
 use super::node::{Node, TOP_NODE};
 use super::tree::Vfs;
 use crate::base::{Clock, Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ pub struct Mount {
     vfs: Arc<Vfs>,
     mounted: Mounted,
     writeback: bool,
+    _guard: Guard,
 }
 
 impl Mount {
@@ -40,7 +42,8 @@ impl Mount {
             MountTarget::Volume(name) => Vfs::of_volume(store, clock, name)?,
         });
         let mounted = stillpoint_fuse::mount(directory, options, Arc::clone(&vfs)).map_err(session_error)?;
-        Ok(Self { vfs, mounted, writeback: options.writeback })
+        let guard = Guard::start(mounted.directory());
+        Ok(Self { vfs, mounted, writeback: options.writeback, _guard: guard })
     }
 
     /// The mount's directory, absolute.

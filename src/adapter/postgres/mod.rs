@@ -149,8 +149,8 @@ impl Adapter for Postgres {
         self.server(instance)?.stop(task)
     }
 
-    fn end_strays(&self, state: &Path) -> Result<Vec<u32>> {
-        server::end_strays(state)
+    fn end_strays(&self, state: &Path, mount: &Path) -> Result<Vec<u32>> {
+        server::end_strays(state, mount)
     }
 
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {

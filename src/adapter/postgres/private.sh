@@ -25,8 +25,8 @@ while read -r _ _ _ _ point _; do
     point=$(printf '%b' "$point")
     case "$point" in /dev | /dev/* | /proc | /proc/* | /sys | /sys/*) continue ;; esac
     case "$binds" in *"|$point|"*) continue ;; esac
-    # A mount whose server died, or that another one hides, can be written by nobody.
-    stat -f "$point" >/dev/null 2>&1 || continue
+    # A mount whose server died or hangs, or that another one hides, can be written by nobody.
+    timeout 5 stat -f "$point" >/dev/null 2>&1 || continue
     mount -o remount,bind,ro "$point"
 done </proc/self/mountinfo
 cd /

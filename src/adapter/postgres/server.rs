@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::super::{Instance, Task};
@@ -27,6 +28,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) const START_TIME_MAX: Duration = Duration::from_secs(600);
 /// A fast shutdown writes a checkpoint.
 const STOP_TIME_MAX: Duration = Duration::from_secs(300);
+/// Looks for strays until none is left.
+const STRAY_ROUNDS_MAX: u32 = 20;
 /// How much of a server's log is looked at for the reason of its end.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
@@ -283,48 +286,55 @@ impl Postmaster {
         loop {
             match rustix::event::poll(&mut waiting, Some(&limit)) {
                 Ok(count) => return Ok(count > 0),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(e) => return Err(Error::io("wait for", "a server", e.into())),
             }
         }
     }
 }
 
-/// Ends every process that an earlier engine started with settings in `state` and on a mount that is gone: postmasters,
-/// what they started, and copies under way. Nothing they could still write would stay. Returns their numbers.
-pub(super) fn end_strays(state: &Path) -> Result<Vec<u32>> {
-    let mark = state.as_os_str().as_encoded_bytes();
-    let mut found: Vec<(Pid, OwnedFd)> = Vec::new();
-    for (pid, handle) in processes()? {
-        let arguments = std::fs::read(process_folder(pid).join("cmdline")).unwrap_or_default();
-        // Ours have a path of the state folder among their arguments; this process has at most the folder itself.
-        let ours = arguments
-            .windows(mark.len() + 1)
-            .any(|window| window.starts_with(mark) && window[mark.len()] == b'/');
-        if ours && pid != rustix::process::getpid() {
-            found.push((pid, handle));
-        }
-    }
-    let parents: Vec<Pid> = found.iter().map(|(pid, _)| *pid).collect();
-    for (pid, handle) in processes()? {
-        // A postmaster's children write something else over their arguments.
-        if parent_of(pid).is_some_and(|parent| parents.contains(&parent)) && !parents.contains(&pid) {
-            found.push((pid, handle));
-        }
-    }
+/// Ends every process that an earlier engine started with settings in `state`, and every server on the dead mount at
+/// `mount`: postmasters, what they started, and copies under way. Nothing they could still write would stay. Returns
+/// their numbers.
+pub(super) fn end_strays(state: &Path, mount: &Path) -> Result<Vec<u32>> {
     let mut ended = Vec::new();
-    for (pid, handle) in found {
-        let stray = Postmaster { pid, handle };
-        stray.signal(Signal::KILL);
-        if !stray.wait(STOP_TIME_MAX)? {
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!("process {} does not end", pid.as_raw_nonzero()),
-            ));
+    // A postmaster may start one more child while it is being ended.
+    for _ in 0..STRAY_ROUNDS_MAX {
+        let strays: Vec<Postmaster> = processes()?
+            .into_iter()
+            .filter(|(pid, _)| {
+                *pid != rustix::process::getpid() && (is_marked(*pid, state) || is_on_dead(*pid, mount))
+            })
+            .map(|(pid, handle)| Postmaster { pid, handle })
+            .collect();
+        if strays.is_empty() {
+            return Ok(ended);
         }
-        ended.push(pid.as_raw_nonzero().get().unsigned_abs());
+        for stray in strays {
+            stray.signal(Signal::KILL);
+            let number = stray.pid.as_raw_nonzero().get();
+            if !stray.wait(STOP_TIME_MAX)? {
+                return Err(Error::new(ErrorKind::InUse, format!("process {number} does not end")));
+            }
+            ended.push(number.unsigned_abs());
+        }
     }
     Ok(ended)
+}
+
+/// Whether a path of the state folder is among a process's arguments; this program has at most the folder itself.
+fn is_marked(pid: Pid, state: &Path) -> bool {
+    let mark = state.as_os_str().as_encoded_bytes();
+    let arguments = std::fs::read(process_folder(pid).join("cmdline")).unwrap_or_default();
+    arguments.windows(mark.len() + 1).any(|window| window.starts_with(mark) && window[mark.len()] == b'/')
+}
+
+/// Whether a process is a server, or a child of one, in a cluster on a mount whose process is dead. Children write
+/// something else over their arguments, and outlive their postmaster for a moment.
+fn is_on_dead(pid: Pid, mount: &Path) -> bool {
+    let folder = process_folder(pid).join("cwd");
+    is_postgres_in(pid, |cluster| cluster.starts_with(mount))
+        && matches!(rustix::fs::statfs(&folder), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn processes() -> Result<Vec<(Pid, OwnedFd)>> {
@@ -336,13 +346,6 @@ fn processes() -> Result<Vec<(Pid, OwnedFd)>> {
 
 fn process_folder(pid: Pid) -> PathBuf {
     PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(process_folder(pid).join("stat")).ok()?;
-    // The name before it may hold anything, but ends with the last bracket.
-    let rest = stat.rsplit_once(')')?.1;
-    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
 }
 
 /// Whether a process runs PostgreSQL in such a folder: a postmaster and its children stay in their cluster's. A program
