@@ -175,6 +175,9 @@ pub trait Adapter: Send + Sync {
         task: &mut dyn Task,
     ) -> Result<()>;
 
+    /// Starts a database on a clone of files that `provision` made and `stop` left; returns when it answers.
+    fn adopt(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
     /// Starts a VDB's server and returns when it answers.
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 

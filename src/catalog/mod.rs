@@ -4,9 +4,11 @@
 //! durable transaction. Losing the catalog loses no volume: the store knows nothing of it. Knows no databases:
 //! what an adapter keeps is a JSON value to it.
 
+mod images;
 mod records;
 mod transaction;
 
+pub use images::*;
 pub use records::*;
 pub use transaction::Change;
 

@@ -41,6 +41,13 @@ pub struct Dataset {
     /// Refuses refresh, rewind and delete.
     #[serde(default)]
     pub locked: bool,
+    /// Whether an image of its newest snapshot is kept ready.
+    #[serde(default = "yes")]
+    pub images: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +168,7 @@ pub enum JobKind {
     DbEnable,
     DbDisable,
     DbDelete,
+    DbImage,
 }
 
 impl JobKind {
@@ -179,6 +187,7 @@ impl JobKind {
             Self::DbEnable => "DB_ENABLE",
             Self::DbDisable => "DB_DISABLE",
             Self::DbDelete => "DB_DELETE",
+            Self::DbImage => "DB_IMAGE",
         }
     }
 }

@@ -116,6 +116,7 @@ impl Engine {
             ));
         }
         let (engine, id) = (Arc::clone(self), dataset.id);
+        self.end_image_jobs(id)?;
         let new = NewJob {
             kind: JobKind::DbDelete,
             target: name,
@@ -146,6 +147,7 @@ impl Engine {
         for timeflow in &timeflows {
             adapter.stop(&self.instance(dataset, &timeflow.volume)?, task)?;
         }
+        self.remove_images(dataset.id, None)?;
         for timeflow in &timeflows {
             self.remove_timeflow(timeflow)?;
         }
@@ -184,13 +186,7 @@ impl Engine {
 
     /// Removes a dataset's state folder, secrets and records. Its volumes are gone already, or were never made.
     pub(super) fn forget(&self, id: u64) -> Result<()> {
-        let state = self.instance_state(id);
-        match std::fs::remove_dir_all(&state) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &state.display().to_string(), e));
-            }
-            _ => {}
-        }
+        self.remove_state(id)?;
         self.secrets.remove(id)?;
         self.catalog.change(|change| {
             for timeflow in change.list::<Timeflow>()? {

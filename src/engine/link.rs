@@ -96,6 +96,7 @@ impl Engine {
                 port: request.port,
                 timeflow: Some(timeflow.id),
                 locked: false,
+                images: true,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;

@@ -6,6 +6,7 @@
 
 mod dataset;
 mod faults;
+mod images;
 mod jobs;
 mod link;
 mod locks;
@@ -134,6 +135,17 @@ impl Engine {
 
     fn instance_state(&self, dataset: u64) -> PathBuf {
         self.state.join("instances").join(dataset.to_string())
+    }
+
+    /// Removes the state folder of a dataset's or image's server; it is no error when it is not there.
+    fn remove_state(&self, id: u64) -> Result<()> {
+        let state = self.instance_state(id);
+        match std::fs::remove_dir_all(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &state.display().to_string(), e))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn current_timeflow(&self, dataset: &Dataset) -> Result<Timeflow> {

@@ -43,8 +43,13 @@ impl Engine {
 
     /// A name for a dataset's next volume that no volume of the store has, whoever made it.
     pub(super) fn new_volume_name(&self, dataset: &str) -> Result<String> {
+        self.new_volume_name_for(dataset, "")
+    }
+
+    /// The same, with a word for what it is beside the dataset's files.
+    pub(super) fn new_volume_name_for(&self, dataset: &str, what: &str) -> Result<String> {
         for _ in 0..VOLUME_NAMES_MAX {
-            let name = format!("{dataset}.{:08x}", self.random.next_u64() >> 32);
+            let name = format!("{dataset}.{what}{:08x}", self.random.next_u64() >> 32);
             if !self.volumes.exists(&name)? {
                 return Ok(name);
             }

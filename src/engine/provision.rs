@@ -86,6 +86,7 @@ impl Engine {
                 port,
                 timeflow: Some(timeflow.id),
                 locked: false,
+                images: false,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
@@ -127,15 +128,24 @@ impl Engine {
         task: &mut JobTask,
     ) -> Result<()> {
         task.step("clone")?;
+        let mut recovered = false;
         self.make_volume(timeflow, |volume| {
+            recovered = self.clone_image(snapshot, volume)?;
+            if recovered {
+                return Ok(());
+            }
             self.volumes.clone_snapshot(&from.volume, &snapshot.name, volume)
         })?;
         let instance = self.instance(dataset, &timeflow.volume)?;
+        if recovered {
+            task.step("start the server")?;
+            return self.adapter(&dataset.adapter)?.adopt(&instance, task);
+        }
         self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, &Target::Snapshot, task)
     }
 
     /// A port that nobody listens at now and no dataset has.
-    fn free_port(&self) -> Result<u16> {
+    pub(super) fn free_port(&self) -> Result<u16> {
         let taken: Vec<u16> =
             self.catalog.list::<Dataset>()?.into_iter().map(|dataset| dataset.port).collect();
         for _ in 0..PORT_ATTEMPTS_MAX {

@@ -42,6 +42,9 @@ impl Engine {
                 self.said(&dataset.name, self.remove_dataset(&dataset, false, &mut Quiet));
             }
         }
+        for image in self.unfinished_images()? {
+            self.said(&image.volume, self.remove_image(&image));
+        }
         for timeflow in self.catalog.list::<Timeflow>()? {
             if matches!(timeflow.state, TimeflowState::Building | TimeflowState::Removing) {
                 self.said(&timeflow.volume, self.remove_timeflow(&timeflow));
@@ -96,7 +99,7 @@ impl Engine {
         for dataset in self.catalog.select(|dataset: &Dataset| dataset.state == DatasetState::Active)? {
             self.submit_start(&dataset)?;
         }
-        Ok(())
+        self.queue_missing_images()
     }
 
     /// Stops every server, without changing what should run. Jobs have ended by then.

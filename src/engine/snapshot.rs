@@ -42,7 +42,7 @@ impl Engine {
         self.submit(new, move |task| engine.carry_out_snapshot(&engine.dataset_by_id(id)?, task))
     }
 
-    fn carry_out_snapshot(&self, dataset: &Dataset, task: &mut JobTask) -> Result<()> {
+    fn carry_out_snapshot(self: &Arc<Self>, dataset: &Dataset, task: &mut JobTask) -> Result<()> {
         let adapter = self.adapter(&dataset.adapter)?;
         let timeflow = self.current_timeflow(dataset)?;
         let instance = self.instance(dataset, &timeflow.volume)?;
@@ -57,6 +57,7 @@ impl Engine {
                 dataset.name, snapshot.name
             ));
         }
+        self.queue_image(dataset, &snapshot);
         Ok(())
     }
 
@@ -167,6 +168,7 @@ impl Engine {
     /// Removes a snapshot that nothing depends on.
     pub fn destroy_snapshot(&self, spec: &str) -> Result<()> {
         let (dataset, timeflow, snapshot) = self.find_snapshot(spec)?;
+        self.end_image_job_of(&snapshot)?;
         let id = self.catalog.change(|change| change.next_id())?;
         let _held = self.locks.take(id, "destroying a snapshot", &[(dataset.id, Hold::Operate)])?;
         // Checked and marked in one transaction: what is made of it checks in one, too.
@@ -191,7 +193,10 @@ impl Engine {
             }
             change.put(&Snapshot { state: SnapshotState::Removing, ..current })
         })?;
-        self.remove_snapshot_record(&timeflow, &snapshot).inspect_err(|_| {
+        let removed = self
+            .remove_images(dataset.id, Some(snapshot.id))
+            .and_then(|()| self.remove_snapshot_record(&timeflow, &snapshot));
+        removed.inspect_err(|_| {
             // Refused by the store, because it is held or open: it stays.
             let back = self.catalog.change(|change| {
                 change.update::<Snapshot>(snapshot.id, |snapshot| snapshot.state = SnapshotState::Ready)

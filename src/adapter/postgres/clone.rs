@@ -27,8 +27,7 @@ pub(super) fn provision(
     task.step("prepare the files")?;
     prepare(server, "clean", &[], "")?;
     prepare(server, "slots", &[], "")?;
-    let tablespaces = server.instance.volume.join(TABLESPACES_FOLDER);
-    prepare(server, "tablespaces", &[&tablespaces.display().to_string()], "")?;
+    place_tablespaces(server)?;
     // A standby's files end where its source went on: they become a primary's by recovery to an exact point and a
     // timeline of their own. A primary's recover by themselves.
     let of_standby = metadata.mode == Mode::PausedStandby || metadata.cluster_state == SHUT_DOWN_IN_RECOVERY;
@@ -85,6 +84,18 @@ fn write_recovery(server: &Server<'_>) -> Result<()> {
     }
     conf::write(server, &Purpose { recovery: BTreeMap::new(), keep_limits: true, closed: true })?;
     prepare(server, "put", &["recovery.conf"], "restore_command = 'false'\n").map(drop)
+}
+
+/// The tablespaces of a clone are folders of its own volume.
+fn place_tablespaces(server: &Server<'_>) -> Result<()> {
+    let tablespaces = server.instance.volume.join(TABLESPACES_FOLDER);
+    prepare(server, "tablespaces", &[&tablespaces.display().to_string()], "").map(drop)
+}
+
+/// Starts a database on a clone of one that was provisioned and shut down.
+pub(super) fn adopt(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
+    place_tablespaces(server)?;
+    start(server, task)
 }
 
 /// Starts a VDB that was provisioned before.

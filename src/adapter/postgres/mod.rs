@@ -141,6 +141,10 @@ impl Adapter for Postgres {
         clone::provision(&self.server(instance)?, &metadata, target, task)
     }
 
+    fn adopt(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        clone::adopt(&self.server(instance)?, task)
+    }
+
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         clone::start(&self.server(instance)?, task)
     }
