@@ -61,6 +61,8 @@ pub struct Instance {
     pub volume: PathBuf,
     /// Outside every volume, so in no snapshot: sockets, settings, logs, password files.
     pub state: PathBuf,
+    /// The volume for the logs that are kept of it, when they are; owned by root.
+    pub logs: Option<PathBuf>,
     pub port: u16,
     pub config: Value,
     pub secrets: Secrets,
@@ -77,6 +79,38 @@ pub enum Target {
     Lsn(String),
     Xid(String),
     RestorePoint(String),
+}
+
+/// One timeflow, as points in time are looked for in it.
+#[derive(Clone, Debug)]
+pub struct History<'a> {
+    /// The server whose files and logs it has. Of a timeflow that is no longer current none runs.
+    pub instance: &'a Instance,
+    /// What its snapshots recorded, oldest first.
+    pub bases: Vec<&'a Value>,
+}
+
+/// How a point in time is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// The place of the snapshot to start from among the history's.
+    pub base: usize,
+    /// Whether its server must be brought up to its source for it.
+    pub needs_sync: bool,
+}
+
+/// From where to where points in time can be reached. Places are in the adapter's own terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// RFC 3339.
+    pub earliest_time: Option<String>,
+    pub earliest_place: Option<String>,
+    pub latest_time: Option<String>,
+    pub latest_place: Option<String>,
+    /// Whether a later point is asked of the source first.
+    pub can_sync: bool,
+    /// What is missing in between, for a person.
+    pub gaps: Vec<String>,
 }
 
 /// What a snapshot holds of its database.
@@ -163,15 +197,29 @@ pub trait Adapter: Send + Sync {
     /// Lets go; also of what a killed process left held. No error when nothing is.
     fn thaw(&self, instance: &Instance) -> Result<()>;
 
+    /// Adds to a snapshot's records what is known only after the cut. Called before `thaw`.
+    fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()>;
+
+    /// How a point in time is reached. `Precondition` when it is too early or not there yet, saying what is.
+    fn find_point(&self, history: &History<'_>, target: &Target) -> Result<Point>;
+
+    /// From where to where there are points.
+    fn span(&self, history: &History<'_>) -> Result<Span>;
+
+    /// Removes kept logs that nobody needs who starts from a snapshot with these records, or a later one; says how many.
+    fn prune_logs(&self, instance: &Instance, oldest: &Value) -> Result<usize>;
+
     /// The configuration of a VDB made of a snapshot with these records.
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value>;
 
-    /// Makes the files of a clone a database of its own, that knows no source; returns when it answers.
+    /// Makes the files of a clone a database of its own, that knows no source; returns when it answers. A point in time
+    /// is reached by the logs of `parent`, whose snapshot it is.
     fn provision(
         &self,
         instance: &Instance,
         metadata: &Value,
         target: &Target,
+        parent: Option<&Instance>,
         task: &mut dyn Task,
     ) -> Result<()>;
 

@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::types::{
-    Accepted, Bookmark, Dataset, Event, Job, JobLog, Link, LinkPlan, Provision, Replace, Repository, Snapshot,
+    Accepted, Bookmark, Dataset, Event, Job, JobLog, Link, LinkPlan, Points, Provision, Replace, Repository,
+    Snapshot,
 };
-use crate::adapter::Secrets;
+use crate::adapter::{Secrets, Target};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{self, Role};
 use crate::engine::{Engine, JobHandle, LinkRequest, ProvisionRequest};
@@ -41,6 +42,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/datasets/{name}", get(show).delete(delete))
         .route("/v1/datasets/{name}/snapshots", get(list_snapshots).post(snapshot))
         .route("/v1/datasets/{name}/snapshots/{snapshot}", axum::routing::delete(destroy_snapshot))
+        .route("/v1/datasets/{name}/points", get(points))
         .route("/v1/datasets/{name}/lock", put(lock).delete(unlock))
         .route("/v1/datasets/{name}/{operation}", post(operate))
         .route("/v1/bookmarks", post(bookmark))
@@ -123,6 +125,8 @@ fn link_request(link: Link) -> LinkRequest {
         port: link.port,
         parameters: link.parameters,
         secrets: Secrets(link.secrets),
+        logs: link.logs,
+        images: link.images,
     }
 }
 
@@ -136,10 +140,13 @@ async fn link(State(engine): Shared, Body(body): Body<Link>) -> Started {
 }
 
 async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Started {
+    let target = body.at.try_into()?;
     let request = ProvisionRequest {
         name: body.name,
         group: body.group,
         from: body.from,
+        target,
+        logs: body.logs,
         port: body.port,
         settings: body.settings,
     };
@@ -168,6 +175,11 @@ async fn list_snapshots(State(engine): Shared, Path(name): Path<String>) -> Answ
     Ok(Json(found.await?))
 }
 
+async fn points(State(engine): Shared, Path(name): Path<String>) -> Answer<Vec<Points>> {
+    let found = blocking(engine, move |engine| engine.spans(&name)).await?;
+    Ok(Json(found.into_iter().map(|(timeflow, span)| Points::of(&timeflow, span)).collect()))
+}
+
 async fn snapshot(State(engine): Shared, Path(name): Path<String>) -> Started {
     started(engine, move |engine| engine.snapshot(&name)).await
 }
@@ -194,17 +206,18 @@ async fn operate(
             }
         };
         let replace = replace.unwrap_or_default();
+        let target = replace.at.try_into()?;
         match operation.as_str() {
             "start" => engine.start(&name),
             "stop" => engine.stop(&name),
             "enable" => engine.enable(&name),
             "disable" => engine.disable(&name),
             "undo" => engine.undo(&name),
-            "refresh" => engine.refresh(&name, replace.from.as_deref()),
-            "rewind" => {
-                let from = replace.from.ok_or_else(|| Error::invalid("name the snapshot to rewind to"))?;
-                engine.rewind(&name, &from)
+            "refresh" => engine.refresh(&name, replace.from.as_deref(), &target),
+            "rewind" if replace.from.is_some() == (target != Target::Snapshot) => {
+                Err(Error::invalid("name the snapshot to rewind to, or a point in time"))
             }
+            "rewind" => engine.rewind(&name, replace.from.as_deref(), &target),
             other => Err(Error::not_found(format!("there is no operation {other} on datasets"))),
         }
     })

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::adapter::{Span, Target};
+use crate::base::Error;
 use crate::catalog::{self, Role};
 use crate::engine;
 
@@ -22,6 +24,12 @@ pub struct Link {
     /// Passwords by name; kept apart from everything else.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Whether logs are kept for points in time.
+    #[serde(default = "yes")]
+    pub logs: bool,
+    /// Whether an image of the newest snapshot is kept ready, from which a VDB starts at once.
+    #[serde(default = "yes")]
+    pub images: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -53,19 +61,93 @@ pub struct Provision {
     pub name: String,
     #[serde(default = "default_group")]
     pub group: String,
-    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
+    /// `DATASET@SNAPSHOT`, `DATASET@BOOKMARK`, or `DATASET` for its newest snapshot or with a point in time.
     pub from: String,
+    #[serde(default)]
+    pub at: Point,
     pub port: Option<u16>,
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// Whether logs are kept for points in time of its own.
+    #[serde(default = "yes")]
+    pub logs: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A point in time: at most one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// RFC 3339 with an offset: all that was committed up to then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// A place in the log, as `16/B374D848`: all that lies before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<String>,
+    /// A transaction: up to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xid: Option<String>,
+    /// A named restore point of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<String>,
+}
+
+impl TryFrom<Point> for Target {
+    type Error = Error;
+
+    fn try_from(point: Point) -> Result<Self, Error> {
+        match (point.time, point.lsn, point.xid, point.restore_point) {
+            (None, None, None, None) => Ok(Self::Snapshot),
+            (Some(time), None, None, None) => Ok(Self::Time(time)),
+            (None, Some(lsn), None, None) => Ok(Self::Lsn(lsn)),
+            (None, None, Some(xid), None) => Ok(Self::Xid(xid)),
+            (None, None, None, Some(name)) => Ok(Self::RestorePoint(name)),
+            _ => Err(Error::invalid("name one point: a time, an LSN, a transaction or a restore point")),
+        }
+    }
+}
+
+/// From where to where points in time of one timeflow can be reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Points {
+    pub timeflow: u64,
+    pub current: bool,
+    pub earliest_time: Option<String>,
+    pub earliest_place: Option<String>,
+    pub latest_time: Option<String>,
+    pub latest_place: Option<String>,
+    /// Whether a later point is asked of the source first.
+    pub can_sync: bool,
+    pub gaps: Vec<String>,
+}
+
+impl Points {
+    /// Of one timeflow.
+    pub fn of(timeflow: &catalog::Timeflow, span: Span) -> Self {
+        Self {
+            timeflow: timeflow.id,
+            current: timeflow.state == catalog::TimeflowState::Current,
+            earliest_time: span.earliest_time,
+            earliest_place: span.earliest_place,
+            latest_time: span.latest_time,
+            latest_place: span.latest_place,
+            can_sync: span.can_sync,
+            gaps: span.gaps,
+        }
+    }
 }
 
 /// A request to refresh or rewind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Replace {
-    /// For a refresh `DATASET@SNAPSHOT`, or nothing for the parent's newest; for a rewind the VDB's own snapshot.
+    /// For a refresh `DATASET[@SNAPSHOT]`, or nothing for the parent; for a rewind the VDB's own snapshot.
     pub from: Option<String>,
+    #[serde(default)]
+    pub at: Point,
 }
 
 /// A request to name a snapshot.
@@ -89,6 +171,8 @@ pub struct Dataset {
     pub port: u16,
     pub locked: bool,
     pub volume: Option<String>,
+    /// Where the logs of its current timeflow are kept.
+    pub log_volume: Option<String>,
     /// What its current timeflow was made from.
     pub from: Option<String>,
     pub snapshots: u64,
@@ -224,6 +308,7 @@ impl From<engine::DatasetView> for Dataset {
             port: record.port,
             locked: record.locked,
             from: view.timeflow.as_ref().and_then(|timeflow| timeflow.from.clone()),
+            log_volume: view.timeflow.as_ref().and_then(|timeflow| timeflow.log_volume.clone()),
             volume: view.timeflow.map(|timeflow| timeflow.volume),
             snapshots: view.snapshots as u64,
             faults: view.faults.into_iter().map(Fault::from).collect(),

@@ -79,6 +79,9 @@ pub struct Timeflow {
     pub id: u64,
     pub dataset: u64,
     pub volume: String,
+    /// Where logs are kept that lead from its snapshots to points in time.
+    #[serde(default)]
+    pub log_volume: Option<String>,
     pub state: TimeflowState,
     pub created: Timestamp,
     /// The snapshot it was provisioned, refreshed or rewound from.

@@ -104,6 +104,12 @@ pub(super) struct Postgres {
     /// A setting of the staging server
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
+    /// Keep no logs: no points in time between snapshots
+    #[arg(long)]
+    no_logs: bool,
+    /// Keep no image of the newest snapshot ready: a VDB takes as long as its recovery
+    #[arg(long)]
+    no_image: bool,
     /// Ask the source, print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -146,6 +152,8 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         port: arguments.staging_port,
         parameters,
         secrets,
+        logs: !arguments.no_logs,
+        images: !arguments.no_image,
     };
     if arguments.dry_run {
         let plan: LinkPlan = client.post("/v1/dsources/plan", &body)?;

@@ -6,12 +6,14 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::{Outcome, Result};
 use super::output::{Show, Table, format_list};
-use crate::api::{Bookmark, Snapshot, segment};
+use crate::api::{Bookmark, Points, Snapshot, segment};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// List a dataset's snapshots, oldest first
     List { dataset: String },
+    /// Show from where to where points in time can be reached
+    Points { dataset: String },
     /// Name a snapshot, so that nothing removes it
     Bookmark {
         #[arg(value_name = "DATASET@SNAPSHOT")]
@@ -32,6 +34,10 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
             let found = client.get(&format!("/v1/datasets/{}/snapshots", segment(dataset)))?;
             context.output.show(&Snapshots(found))?;
         }
+        Command::Points { dataset } => {
+            let found = client.get(&format!("/v1/datasets/{}/points", segment(dataset)))?;
+            context.output.show(&Spans(found))?;
+        }
         Command::Bookmark { snapshot, name } => {
             let body = Bookmark { snapshot: snapshot.clone(), name: name.clone() };
             context.output.show(&Snapshots(vec![client.post("/v1/bookmarks", &body)?]))?;
@@ -45,6 +51,30 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Spans(Vec<Points>);
+
+impl Show for Spans {
+    fn table(&self) -> Table {
+        let mut table = Table::new(&[">TIMEFLOW", "STATE", "FROM", "TO", "FROM PLACE", "TO PLACE", "GAPS"]);
+        for points in &self.0 {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+            let to = text(&points.latest_time);
+            table.row(vec![
+                points.timeflow.to_string(),
+                if points.current { "current".into() } else { "retired".into() },
+                text(&points.earliest_time),
+                if points.can_sync { format!("{to}, later ones by asking the source") } else { to },
+                text(&points.earliest_place),
+                text(&points.latest_place),
+                format_list(&points.gaps),
+            ]);
+        }
+        table
+    }
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::context::Context;
 use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, show, wrong_role};
 use super::exit::{Outcome, Result};
-use crate::api::{ApiClient, Dataset, Provision, Replace, default_group, segment};
+use crate::api::{ApiClient, Dataset, Point, Provision, Replace, default_group, segment};
 use crate::base::Error;
 
 #[derive(Subcommand)]
@@ -29,15 +29,19 @@ pub(super) enum Command {
     Refresh {
         #[command(flatten)]
         target: Target,
-        #[arg(long, value_name = "DATASET@SNAPSHOT")]
+        #[arg(long, value_name = "DATASET[@SNAPSHOT]")]
         from: Option<String>,
+        #[command(flatten)]
+        at: At,
     },
-    /// Take it back to one of its own snapshots
+    /// Take it back to one of its own snapshots, or to a point in its own time
     Rewind {
         #[command(flatten)]
         target: Target,
-        #[arg(long, value_name = "SNAPSHOT")]
-        to: String,
+        #[arg(long, value_name = "SNAPSHOT", required_unless_present_any = At::NAMES, conflicts_with_all = At::NAMES)]
+        to: Option<String>,
+        #[command(flatten)]
+        at: At,
     },
     /// Undo the last refresh or rewind
     Undo(Target),
@@ -68,6 +72,32 @@ pub(super) enum Command {
     },
 }
 
+/// A point in time; a snapshot when none is named.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(super) struct At {
+    /// All that was committed up to then: RFC 3339 with an offset, as 2026-11-21T14:03:00+01:00
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+    /// All before a place in the log, as 16/B374D848
+    #[arg(long)]
+    lsn: Option<String>,
+    /// Up to the end of a transaction
+    #[arg(long)]
+    xid: Option<String>,
+    /// Up to a restore point that the source named
+    #[arg(long, value_name = "NAME")]
+    restore_point: Option<String>,
+}
+
+impl At {
+    const NAMES: [&str; 4] = ["time", "lsn", "xid", "restore_point"];
+
+    fn point(self) -> Point {
+        Point { time: self.time, lsn: self.lsn, xid: self.xid, restore_point: self.restore_point }
+    }
+}
+
 #[derive(Args)]
 pub(super) struct Provisioning {
     /// The VDB's name
@@ -76,9 +106,17 @@ pub(super) struct Provisioning {
     /// The group whose permissions it shares
     #[arg(long, default_value_t = default_group())]
     group: String,
-    /// A snapshot, or a dataset for its newest one
+    /// A snapshot by its name or bookmark, or a dataset for its newest snapshot or with a point in time
     #[arg(long, value_name = "DATASET[@SNAPSHOT]")]
     from: String,
+    #[command(flatten)]
+    at: At,
+    /// The bookmark of the snapshot to take
+    #[arg(long, conflicts_with_all = At::NAMES)]
+    bookmark: Option<String>,
+    /// Keep no logs: no points in time of its own
+    #[arg(long)]
+    no_logs: bool,
     /// Where it listens; a free port when left out
     #[arg(long)]
     port: Option<u16>,
@@ -108,8 +146,12 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             let accepted = client.post(&format!("/v1/datasets/{}/snapshots", segment(&target.name)), &())?;
             finish(&client, &accepted, target.no_wait, context)
         }
-        Command::Refresh { target, from } => replace(&client, &target, "refresh", from, context),
-        Command::Rewind { target, to } => replace(&client, &target, "rewind", Some(to), context),
+        Command::Refresh { target, from, at } => {
+            replace(&client, &target, "refresh", Replace { from, at: at.point() }, context)
+        }
+        Command::Rewind { target, to, at } => {
+            replace(&client, &target, "rewind", Replace { from: to, at: at.point() }, context)
+        }
         Command::Lock { name } => {
             client.put::<()>(&format!("/v1/datasets/{}/lock", segment(&name)))?;
             Ok(Outcome::Done)
@@ -136,10 +178,16 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
 }
 
 fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> Result<Outcome> {
+    let from = match arguments.bookmark {
+        Some(bookmark) => format!("{}@{bookmark}", arguments.from),
+        None => arguments.from,
+    };
     let body = Provision {
         name: arguments.name,
         group: arguments.group,
-        from: arguments.from,
+        from,
+        at: arguments.at.point(),
+        logs: !arguments.no_logs,
         port: arguments.port,
         settings: arguments.settings.into_iter().collect(),
     };
@@ -151,11 +199,11 @@ fn replace(
     client: &ApiClient,
     target: &Target,
     operation: &str,
-    from: Option<String>,
+    replace: Replace,
     context: &Context,
 ) -> Result<Outcome> {
     let path = format!("/v1/datasets/{}/{operation}", segment(&target.name));
-    let accepted = client.post(&path, &Replace { from })?;
+    let accepted = client.post(&path, &replace)?;
     finish(client, &accepted, target.no_wait, context)
 }
 

@@ -20,6 +20,8 @@ use crate::volume::Environment;
 
 /// How often datasets are looked after.
 const LOOK_AFTER_INTERVAL: Duration = Duration::from_secs(5);
+/// How often old logs are removed.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 /// How often the end is looked for in between.
 const POLL: Duration = Duration::from_millis(100);
 /// Jobs that run at a time.
@@ -137,6 +139,7 @@ fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<At
     let (engine, clock, seen) = (Arc::clone(engine), Arc::clone(&environment.clock), Arc::clone(&ending));
     let thread = std::thread::Builder::new().name("look-after".into()).spawn(move || {
         let mut last = clock.monotonic();
+        let mut pruned = last;
         while !seen.load(Ordering::SeqCst) {
             clock.sleep(POLL);
             if clock.monotonic().saturating_sub(last) < LOOK_AFTER_INTERVAL {
@@ -146,6 +149,12 @@ fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<At
                 tracing::error!("looking after datasets: {e}");
             }
             last = clock.monotonic();
+            if last.saturating_sub(pruned) >= PRUNE_INTERVAL {
+                if let Err(e) = engine.prune_logs() {
+                    tracing::error!("removing old logs: {e}");
+                }
+                pruned = last;
+            }
         }
     });
     Ok((ending, thread.map_err(|e| Error::io("start", "a thread", e))?))

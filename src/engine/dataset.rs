@@ -55,9 +55,7 @@ impl Engine {
         // Gone already when its deletion is under way.
         let timeflow = dataset.timeflow.map(|id| self.catalog.get::<Timeflow>(id)).transpose()?.flatten();
         let connection = match &timeflow {
-            Some(timeflow) => {
-                self.adapter(&dataset.adapter)?.connection(&self.instance(&dataset, &timeflow.volume)?)
-            }
+            Some(timeflow) => self.adapter(&dataset.adapter)?.connection(&self.instance(&dataset, timeflow)?),
             None => BTreeMap::new(),
         };
         Ok(DatasetView {
@@ -74,7 +72,7 @@ impl Engine {
         let view = self.view(self.dataset(name)?)?;
         let health = match &view.timeflow {
             Some(timeflow) => {
-                let instance = self.instance(&view.dataset, &timeflow.volume)?;
+                let instance = self.instance(&view.dataset, timeflow)?;
                 self.adapter(&view.dataset.adapter)?.monitor(&instance)?
             }
             None => Health::default(),
@@ -145,13 +143,13 @@ impl Engine {
         // Later ones may be clones of earlier ones' snapshots.
         timeflows.sort_by_key(|timeflow| std::cmp::Reverse(timeflow.id));
         for timeflow in &timeflows {
-            adapter.stop(&self.instance(dataset, &timeflow.volume)?, task)?;
+            adapter.stop(&self.instance(dataset, timeflow)?, task)?;
         }
         self.remove_images(dataset.id, None)?;
         for timeflow in &timeflows {
             self.remove_timeflow(timeflow)?;
         }
-        let unlinked = adapter.unlink(&self.instance(dataset, "")?, task);
+        let unlinked = adapter.unlink(&self.instance_of(dataset, "", None)?, task);
         match unlinked {
             Err(e) if force => task.warn(&format!("given up: {e}; take it away there")),
             Err(e) => {
@@ -170,9 +168,11 @@ impl Engine {
         self.catalog.change(|change| {
             change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Removing)
         })?;
-        match self.volumes.destroy(&timeflow.volume) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
+        for volume in [Some(&timeflow.volume), timeflow.log_volume.as_ref()].into_iter().flatten() {
+            match self.volumes.destroy(volume) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
         self.catalog.change(|change| {
             for snapshot in change.list::<Snapshot>()? {

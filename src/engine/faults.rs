@@ -61,7 +61,7 @@ impl Engine {
                 _ => Ok(()),
             };
         }
-        let instance = self.instance(&dataset, &self.current_timeflow(&dataset)?.volume)?;
+        let instance = self.instance(&dataset, &self.current_timeflow(&dataset)?)?;
         let health: Health = self.adapter(&dataset.adapter)?.monitor(&instance)?;
         drop(held);
         let mut problems = health.problems;

@@ -99,7 +99,7 @@ impl Engine {
         let config = adapter.plan_vdb(&dataset.config, &snapshot.metadata, &VdbOptions::default())?;
         let instance = self.image_instance(dataset, image, config)?;
         let made = adapter
-            .provision(&instance, &snapshot.metadata, &Target::Snapshot, task)
+            .provision(&instance, &snapshot.metadata, &Target::Snapshot, None, task)
             .and_then(|()| task.step("shut down"));
         // Also after a failure: what was started must not stay.
         adapter.stop(&instance, task)?;
@@ -123,6 +123,7 @@ impl Engine {
             name: format!("the image of {}", dataset.name),
             volume: self.volumes.folder(&image.volume),
             state: self.instance_state(image.id),
+            logs: None,
             port: self.free_port()?,
             config,
             secrets: Secrets::default(),

@@ -21,6 +21,10 @@ pub struct LinkRequest {
     /// The adapter's own: source, mode, settings.
     pub parameters: Value,
     pub secrets: Secrets,
+    /// Whether logs are kept for points in time.
+    pub logs: bool,
+    /// Whether an image of the newest snapshot is kept ready.
+    pub images: bool,
 }
 
 impl LinkRequest {
@@ -68,6 +72,7 @@ impl Engine {
     fn new_dataset(&self, request: &LinkRequest, config: Value) -> Result<(Dataset, Timeflow)> {
         let created = self.now();
         let volume = self.new_volume_name(&request.name)?;
+        let log_volume = Some(self.new_volume_name_for(&request.name, "log-")?).filter(|_| request.logs);
         self.catalog.change(|change| {
             // Looked at again where nobody else can add one meanwhile.
             for other in change.list::<Dataset>()? {
@@ -78,6 +83,7 @@ impl Engine {
                 id: change.next_id()?,
                 dataset: id,
                 volume,
+                log_volume,
                 state: TimeflowState::Building,
                 created,
                 from_snapshot: None,
@@ -96,7 +102,7 @@ impl Engine {
                 port: request.port,
                 timeflow: Some(timeflow.id),
                 locked: false,
-                images: true,
+                images: request.images,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
@@ -130,7 +136,8 @@ impl Engine {
         let adapter = Arc::clone(self.adapter(&dataset.adapter)?);
         task.step("create the volume")?;
         self.make_volume(timeflow, |volume| self.volumes.create(volume))?;
-        let instance = self.instance(dataset, &timeflow.volume)?;
+        self.make_log_volume(timeflow)?;
+        let instance = self.instance(dataset, timeflow)?;
         adapter.ingest(&instance, task)?;
         task.step("start the staging server")?;
         adapter.start_staging(&instance, task)?;

@@ -10,7 +10,9 @@ mod images;
 mod jobs;
 mod link;
 mod locks;
+mod logs;
 mod names;
+mod points;
 mod provision;
 mod recover;
 mod secrets;
@@ -121,12 +123,17 @@ impl Engine {
         Timestamp::from_nanosecond(i128::from(self.clock.unix_nanos())).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// A dataset's server on one of its volumes.
-    fn instance(&self, dataset: &Dataset, volume: &str) -> Result<Instance> {
+    /// A dataset's server on one of its timeflows.
+    fn instance(&self, dataset: &Dataset, timeflow: &Timeflow) -> Result<Instance> {
+        self.instance_of(dataset, &timeflow.volume, timeflow.log_volume.as_deref())
+    }
+
+    fn instance_of(&self, dataset: &Dataset, volume: &str, logs: Option<&str>) -> Result<Instance> {
         Ok(Instance {
             name: dataset.name.clone(),
             volume: self.volumes.folder(volume),
             state: self.instance_state(dataset.id),
+            logs: logs.map(|volume| self.volumes.folder(volume)),
             port: dataset.port,
             config: dataset.config.clone(),
             secrets: self.secrets.get(dataset.id)?,

@@ -76,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// The snapshot called `DATASET@NAME`, or the newest one of `DATASET`, with what it is of.
+    /// The snapshot called `DATASET@NAME`, by its own name or a bookmark's, or the newest one of `DATASET`, with what it is of.
     pub(super) fn find_snapshot(&self, spec: &str) -> Result<(Dataset, Timeflow, Snapshot)> {
         let (name, wanted) = match spec.split_once('@') {
             Some((name, wanted)) => (name, Some(wanted)),
@@ -85,7 +85,9 @@ impl Engine {
         let dataset = self.dataset(name)?;
         let mut found = self.snapshots_of(dataset.id)?;
         match wanted {
-            Some(wanted) => found.retain(|snapshot| snapshot.name == wanted),
+            Some(wanted) => found.retain(|snapshot| {
+                snapshot.name == wanted || snapshot.bookmarks.iter().any(|bookmark| bookmark == wanted)
+            }),
             // The newest of what is current: a rewind leaves newer ones behind on purpose.
             None if found.iter().any(|snapshot| Some(snapshot.timeflow) == dataset.timeflow) => {
                 found.retain(|snapshot| Some(snapshot.timeflow) == dataset.timeflow);
@@ -95,7 +97,9 @@ impl Engine {
         let snapshot = found.pop().ok_or_else(|| {
             Error::not_found(match wanted {
                 Some(wanted) => {
-                    format!("{name} has no snapshot {wanted}: see `stillpoint snapshot list {name}`")
+                    format!(
+                        "{name} has no snapshot or bookmark {wanted}: see `stillpoint timeflow list {name}`"
+                    )
                 }
                 None => {
                     format!("{name} has no snapshot yet: take one with `stillpoint dsource snapshot {name}`")

@@ -8,6 +8,7 @@ use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::names::check_name;
+use super::points::Origin;
 use super::snapshot::require_ready;
 use crate::adapter::{Target, Task, VdbOptions};
 use crate::base::{Error, ErrorKind, Result};
@@ -21,11 +22,14 @@ const PORT_ATTEMPTS_MAX: usize = 100;
 pub struct ProvisionRequest {
     pub name: String,
     pub group: String,
-    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
+    /// `DATASET@SNAPSHOT`, or `DATASET` for its newest, or for a point in time.
     pub from: String,
+    pub target: Target,
     /// A free one when absent.
     pub port: Option<u16>,
     pub settings: BTreeMap<String, String>,
+    /// Whether logs are kept for points in time.
+    pub logs: bool,
 }
 
 impl Engine {
@@ -33,24 +37,25 @@ impl Engine {
     pub fn provision(self: &Arc<Self>, request: &ProvisionRequest) -> Result<JobHandle> {
         check_name("VDB", &request.name)?;
         self.check_new_name(&request.name)?;
-        let (parent, from, snapshot) = self.find_snapshot(&request.from)?;
-        check_provisionable(&parent, &snapshot)?;
+        let origin = self.find_origin(&request.from, &request.target)?;
         let options = VdbOptions { settings: request.settings.clone() };
-        let config = self.adapter(&parent.adapter)?.plan_vdb(&parent.config, &snapshot.metadata, &options)?;
+        let parent = &origin.parent;
+        let adapter = self.adapter(&parent.adapter)?;
+        let config = adapter.plan_vdb(&parent.config, &origin.snapshot.metadata, &options)?;
         let port = match request.port {
             Some(port) => port,
             None => self.free_port()?,
         };
-        let (dataset, timeflow) = self.new_vdb(request, &parent, &snapshot, config, port)?;
+        let (dataset, timeflow) = self.new_vdb(request, &origin, config, port)?;
         let new = NewJob {
             kind: JobKind::DbProvision,
             target: &request.name,
             dataset: Some(dataset.id),
-            holds: vec![(dataset.id, Hold::Replace), (parent.id, Hold::Use)],
+            holds: vec![(dataset.id, Hold::Replace), (parent.id, origin.hold)],
         };
         let (engine, id) = (Arc::clone(self), dataset.id);
-        let accepted = self
-            .submit(new, move |task| engine.carry_out_provision(&dataset, &timeflow, &from, &snapshot, task));
+        let accepted =
+            self.submit(new, move |task| engine.carry_out_provision(&dataset, &timeflow, &origin, task));
         if accepted.is_err() {
             self.forget(id)?;
         }
@@ -60,26 +65,25 @@ impl Engine {
     fn new_vdb(
         &self,
         request: &ProvisionRequest,
-        parent: &Dataset,
-        snapshot: &Snapshot,
+        origin: &Origin,
         config: serde_json::Value,
         port: u16,
     ) -> Result<(Dataset, Timeflow)> {
         let created = self.now();
-        let volume = self.new_volume_name(&request.name)?;
+        let volumes = self.timeflow_volumes(&request.name, request.logs)?;
         self.catalog.change(|change| {
-            require_ready(change, snapshot.id)?;
+            require_ready(change, origin.snapshot.id)?;
             for other in change.list::<Dataset>()? {
                 super::dataset::check_distinct(&other, &request.name, port)?;
             }
             let id = change.next_id()?;
-            let timeflow = new_timeflow(change.next_id()?, id, volume, created, (parent, snapshot));
+            let timeflow = new_timeflow(change.next_id()?, id, volumes, created, origin);
             let dataset = Dataset {
                 id,
                 name: request.name.clone(),
                 group: request.group.clone(),
                 role: Role::Vdb,
-                adapter: parent.adapter.clone(),
+                adapter: origin.parent.adapter.clone(),
                 config,
                 state: DatasetState::Creating,
                 created,
@@ -98,11 +102,10 @@ impl Engine {
         &self,
         dataset: &Dataset,
         timeflow: &Timeflow,
-        from: &Timeflow,
-        snapshot: &Snapshot,
+        origin: &Origin,
         task: &mut JobTask,
     ) -> Result<()> {
-        let made = self.fill_timeflow(dataset, timeflow, from, snapshot, task).and_then(|()| {
+        let made = self.fill_timeflow(dataset, timeflow, origin, task).and_then(|()| {
             self.catalog.change(|change| {
                 change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Current)?;
                 change.update::<Dataset>(dataset.id, |dataset| dataset.state = DatasetState::Active)
@@ -123,25 +126,33 @@ impl Engine {
         &self,
         dataset: &Dataset,
         timeflow: &Timeflow,
-        from: &Timeflow,
-        snapshot: &Snapshot,
+        origin: &Origin,
         task: &mut JobTask,
     ) -> Result<()> {
+        let Origin { parent, timeflow: from, snapshot, target, .. } = origin;
         task.step("clone")?;
         let mut recovered = false;
         self.make_volume(timeflow, |volume| {
-            recovered = self.clone_image(snapshot, volume)?;
+            recovered = *target == Target::Snapshot && self.clone_image(snapshot, volume)?;
             if recovered {
                 return Ok(());
             }
             self.volumes.clone_snapshot(&from.volume, &snapshot.name, volume)
         })?;
-        let instance = self.instance(dataset, &timeflow.volume)?;
+        self.make_log_volume(timeflow)?;
+        let instance = self.instance(dataset, timeflow)?;
         if recovered {
             task.step("start the server")?;
             return self.adapter(&dataset.adapter)?.adopt(&instance, task);
         }
-        self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, &Target::Snapshot, task)
+        let parent = self.instance(parent, from)?;
+        self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, target, Some(&parent), task)
+    }
+
+    /// Names for a new timeflow's volume and for that of its logs.
+    pub(super) fn timeflow_volumes(&self, name: &str, logs: bool) -> Result<(String, Option<String>)> {
+        let logs = logs.then(|| self.new_volume_name_for(name, "log-")).transpose()?;
+        Ok((self.new_volume_name(name)?, logs))
     }
 
     /// A port that nobody listens at now and no dataset has.
@@ -163,18 +174,19 @@ impl Engine {
 pub(super) fn new_timeflow(
     id: u64,
     dataset: u64,
-    volume: String,
+    (volume, log_volume): (String, Option<String>),
     created: jiff::Timestamp,
-    (parent, snapshot): (&Dataset, &Snapshot),
+    origin: &Origin,
 ) -> Timeflow {
     Timeflow {
         id,
         dataset,
         volume,
+        log_volume,
         state: TimeflowState::Building,
         created,
-        from_snapshot: Some(snapshot.id),
-        from: Some(format!("{}@{}", parent.name, snapshot.name)),
+        from_snapshot: Some(origin.snapshot.id),
+        from: Some(origin.shown()),
         retired: None,
     }
 }

@@ -45,7 +45,7 @@ impl Engine {
     fn carry_out_snapshot(self: &Arc<Self>, dataset: &Dataset, task: &mut JobTask) -> Result<()> {
         let adapter = self.adapter(&dataset.adapter)?;
         let timeflow = self.current_timeflow(dataset)?;
-        let instance = self.instance(dataset, &timeflow.volume)?;
+        let instance = self.instance(dataset, &timeflow)?;
         if dataset.role == Role::Dsource && dataset.state == DatasetState::Active {
             adapter.sync(&instance, task)?;
         }
@@ -102,9 +102,12 @@ impl Engine {
         task: &mut JobTask,
     ) -> Result<Described> {
         let described = adapter.quiesce(instance, task);
-        let cut = described.and_then(|described| {
+        let cut = described.and_then(|mut described| {
             task.step("snapshot")?;
             self.volumes.snapshot(&timeflow.volume, &record.name)?;
+            if let Err(e) = adapter.describe_end(instance, &mut described.metadata) {
+                task.warn(&format!("no point in time can be reached from this snapshot: {e}"));
+            }
             Ok(described)
         });
         // On every path: a staging server must never stay paused.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
-use super::provision::{check_provisionable, new_timeflow};
+use super::points::Origin;
+use super::provision::new_timeflow;
 use super::snapshot::require_ready;
-use crate::adapter::Task;
+use crate::adapter::{Target, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
 
@@ -68,7 +69,7 @@ impl Engine {
     }
 
     pub(super) fn start_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
-        let mut instance = self.instance(dataset, &self.current_timeflow(dataset)?.volume)?;
+        let mut instance = self.instance(dataset, &self.current_timeflow(dataset)?)?;
         let adapter = self.adapter(&dataset.adapter)?;
         task.step("start the server")?;
         if dataset.role == Role::Vdb {
@@ -89,7 +90,7 @@ impl Engine {
     }
 
     pub(super) fn stop_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
-        let instance = self.instance(dataset, &self.current_timeflow(dataset)?.volume)?;
+        let instance = self.instance(dataset, &self.current_timeflow(dataset)?)?;
         task.step("stop the server")?;
         self.adapter(&dataset.adapter)?.stop(&instance, task)
     }
@@ -101,17 +102,17 @@ impl Engine {
 
     /// Starts a job that gives a VDB the data of a snapshot: its parent's newest when none is named. Name, port and
     /// credentials stay.
-    pub fn refresh(self: &Arc<Self>, name: &str, from: Option<&str>) -> Result<JobHandle> {
+    pub fn refresh(self: &Arc<Self>, name: &str, from: Option<&str>, target: &Target) -> Result<JobHandle> {
         let dataset = self.replaceable(name)?;
         let spec = match from {
             Some(from) => from.to_owned(),
             None => self.parent_of(&dataset)?.name,
         };
-        let found = self.find_snapshot(&spec)?;
-        if found.0.id == dataset.id {
+        let found = self.find_origin(&spec, target)?;
+        if found.parent.id == dataset.id {
             return Err(Error::invalid(format!("{spec} is a snapshot of {name} itself: that is a rewind")));
         }
-        if self.descends_from(&found.0, dataset.id)? {
+        if self.descends_from(&found.parent, dataset.id)? {
             return Err(Error::invalid(format!(
                 "{spec} was made of {name}: neither could ever be deleted; provision a VDB from it instead"
             )));
@@ -140,10 +141,16 @@ impl Engine {
         Ok(known.contains(&ancestor))
     }
 
-    /// Starts a job that takes a VDB back to one of its own snapshots.
-    pub fn rewind(self: &Arc<Self>, name: &str, snapshot: &str) -> Result<JobHandle> {
+    /// Starts a job that takes a VDB back to one of its own snapshots, or to a point in its own time.
+    pub fn rewind(
+        self: &Arc<Self>,
+        name: &str,
+        snapshot: Option<&str>,
+        target: &Target,
+    ) -> Result<JobHandle> {
         let dataset = self.replaceable(name)?;
-        let found = self.find_snapshot(&format!("{name}@{snapshot}"))?;
+        let spec = snapshot.map_or_else(|| name.to_owned(), |snapshot| format!("{name}@{snapshot}"));
+        let found = self.find_origin(&spec, target)?;
         self.submit_replace(JobKind::DbRewind, dataset, found)
     }
 
@@ -224,33 +231,25 @@ impl Engine {
         self: &Arc<Self>,
         kind: JobKind,
         dataset: Dataset,
-        (parent, from, snapshot): (Dataset, Timeflow, Snapshot),
+        origin: Origin,
     ) -> Result<JobHandle> {
-        check_provisionable(&parent, &snapshot)?;
         let mut holds = vec![(dataset.id, Hold::Replace)];
-        if parent.id != dataset.id {
-            holds.push((parent.id, Hold::Use));
+        if origin.parent.id != dataset.id {
+            holds.push((origin.parent.id, origin.hold));
         }
         let name = dataset.name.clone();
         let new = NewJob { kind, target: &name, dataset: Some(dataset.id), holds };
         let engine = Arc::clone(self);
-        self.submit(new, move |task| engine.replace(&dataset, &parent, &from, &snapshot, task))
+        self.submit(new, move |task| engine.replace(&dataset, &origin, task))
     }
 
-    fn replace(
-        &self,
-        dataset: &Dataset,
-        parent: &Dataset,
-        from: &Timeflow,
-        snapshot: &Snapshot,
-        task: &mut JobTask,
-    ) -> Result<()> {
+    fn replace(&self, dataset: &Dataset, origin: &Origin, task: &mut JobTask) -> Result<()> {
         let old = self.current_timeflow(dataset)?;
         let created = self.now();
-        let volume = self.new_volume_name(&dataset.name)?;
+        let volumes = self.timeflow_volumes(&dataset.name, old.log_volume.is_some())?;
         let new = self.catalog.change(|change| {
-            require_ready(change, snapshot.id)?;
-            let timeflow = new_timeflow(change.next_id()?, dataset.id, volume, created, (parent, snapshot));
+            require_ready(change, origin.snapshot.id)?;
+            let timeflow = new_timeflow(change.next_id()?, dataset.id, volumes, created, origin);
             change.put(&timeflow)?;
             Ok(timeflow)
         })?;
@@ -258,7 +257,7 @@ impl Engine {
         let was_active = dataset.state == DatasetState::Active;
         let filled = self
             .stop_server(dataset, task)
-            .and_then(|()| self.fill_timeflow(dataset, &new, from, snapshot, task))
+            .and_then(|()| self.fill_timeflow(dataset, &new, origin, task))
             .and_then(|()| self.change_over(dataset, &old, &new));
         if let Err(error) = filled {
             task.log(&format!("failed: {error}"));
@@ -272,7 +271,7 @@ impl Engine {
 
     /// Takes a half made timeflow away and starts the one that stays.
     fn abandon(&self, dataset: &Dataset, new: &Timeflow, start: bool, task: &mut JobTask) {
-        if let Err(e) = self.instance(dataset, &new.volume).and_then(|instance| {
+        if let Err(e) = self.instance(dataset, new).and_then(|instance| {
             self.adapter(&dataset.adapter)?.stop(&instance, task)?;
             self.remove_timeflow(new)
         }) {

@@ -18,7 +18,7 @@ use super::period::Period;
 use crate::base::{Error, Result};
 
 /// How long snapshots and logs are kept. Counts of 0 switch a rule off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionPolicy {
     /// Every snapshot of this many days.

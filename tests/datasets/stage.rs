@@ -40,6 +40,7 @@ impl Stage {
             "CREATE ROLE app LOGIN PASSWORD '{APP_PASSWORD}' IN ROLE pg_read_all_data, pg_write_all_data"
         ));
         source.query("CREATE ROLE nobody LOGIN");
+        source.query(&format!("CREATE ROLE admin LOGIN SUPERUSER PASSWORD '{APP_PASSWORD}'"));
         source.load_pgbench(1);
         let stage = Self { source, fixture };
         stage.start_daemon();

@@ -6,84 +6,59 @@ use std::collections::BTreeMap;
 
 use super::super::{Target, Task};
 use super::conf::{self, Purpose};
-use super::config::{Metadata, Mode, TABLESPACES_FOLDER};
+use super::config::{Metadata, TABLESPACES_FOLDER};
 use super::files::prepare;
-use super::lsn::{Lsn, SegmentSize, WalFileName};
+use super::point::{self, Until};
+use super::recovery;
+use super::replica;
 use super::server::Server;
-use super::snapshot::SHUT_DOWN_IN_RECOVERY;
 use super::sql::{Sql, quote};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Clock, Error, Result};
 
-/// Turns the files of a clone into a database and starts it; returns when it can be written.
+/// Turns the files of a clone into a database and starts it; returns when it can be written. A point in time is
+/// reached by the WAL of `parent`, the server whose snapshot it is.
 pub(super) fn provision(
     server: &Server<'_>,
     metadata: &Metadata,
     target: &Target,
+    parent: Option<&Server<'_>>,
+    clock: &dyn Clock,
     task: &mut dyn Task,
 ) -> Result<()> {
-    if *target != Target::Snapshot {
-        return Err(Error::new(ErrorKind::Unsupported, "only what a snapshot holds can be provisioned"));
-    }
     task.step("prepare the files")?;
     prepare(server, "clean", &[], "")?;
     prepare(server, "slots", &[], "")?;
     place_tablespaces(server)?;
-    // A standby's files end where its source went on: they become a primary's by recovery to an exact point and a
-    // timeline of their own. A primary's recover by themselves.
-    let of_standby = metadata.mode == Mode::PausedStandby || metadata.cluster_state == SHUT_DOWN_IN_RECOVERY;
-    if of_standby {
-        end_wal(server, metadata)?;
-        write_recovery(server)?;
-    } else {
-        conf::write(server, &Purpose { recovery: BTreeMap::new(), keep_limits: true, closed: true })?;
+    match (target, parent) {
+        (Target::Snapshot, _) => recovery::to_snapshot(server, metadata, task)?,
+        (_, Some(parent)) => {
+            let until = until(parent, metadata, target, clock, task)?;
+            recovery::to_point(server, parent, metadata, &until, task)?;
+        }
+        (_, None) => return Err(Error::invalid("a point in time needs the WAL of what it is of")),
     }
-    task.step("recover")?;
-    server.start(task, &mut |sql| Ok(sql.text("SELECT pg_is_in_recovery()")? == "f"))?;
     task.step("cut off from the outside")?;
     quiet(server, task)?;
     // The next start needs none of the recovery's settings.
     conf::write(server, &Purpose { recovery: BTreeMap::new(), keep_limits: false, closed: false })
 }
 
-/// Takes away the WAL behind the record at which replay stood: the receiver had written on. Recovery then ends there
-/// because nothing follows. A target would not do: `immediate` is not met when that record is the last one, and
-/// its own position is not told.
-fn end_wal(server: &Server<'_>, metadata: &Metadata) -> Result<()> {
-    let end: Lsn = metadata.replay_lsn.parse()?;
-    let needed: Lsn = metadata.minimum_recovery_lsn.parse()?;
-    if end < needed {
-        return Err(Error::corrupt(format!(
-            "the snapshot's records disagree: it stood at {end}, and its files need WAL up to {needed}"
-        )));
+/// Where recovery is to end, with what the parent has now; it is brought up to its source first when that is needed.
+fn until(
+    parent: &Server<'_>,
+    metadata: &Metadata,
+    target: &Target,
+    clock: &dyn Clock,
+    task: &mut dyn Task,
+) -> Result<Until> {
+    let find = |synced| point::find(parent, &[point::Base::of(metadata)], target, clock, synced);
+    let way = find(None)?;
+    if !way.needs_sync {
+        return Ok(way.until);
     }
-    let size = SegmentSize::new(metadata.segment_bytes)
-        .ok_or_else(|| Error::corrupt(format!("{} is no size of a WAL segment", metadata.segment_bytes)))?;
-    let folder = server.data().join("pg_wal");
-    let shown = folder.display().to_string();
-    for entry in std::fs::read_dir(&folder).map_err(|e| Error::io("read", &shown, e))? {
-        let name = entry.map_err(|e| Error::io("read", &shown, e))?.file_name();
-        let Some(WalFileName::Segment(segment)) = name.to_str().and_then(WalFileName::parse) else {
-            continue;
-        };
-        let Some(start) = segment.start(size) else { continue };
-        let kept = end.bytes_since(start).unwrap_or(0);
-        if kept < size.bytes() {
-            let (kept, length) = (kept.to_string(), size.bytes().to_string());
-            prepare(server, "cut", &[&segment.to_string(), &kept, &length], "")?;
-        }
-    }
-    Ok(())
-}
-
-/// Recovery up to the end of the WAL in the cluster's own folder, and on from there on a timeline of its own.
-fn write_recovery(server: &Server<'_>) -> Result<()> {
-    let recovery = BTreeMap::from([("restore_command".to_owned(), "false".to_owned())]);
-    if server.config.major >= 12 {
-        conf::write(server, &Purpose { recovery, keep_limits: true, closed: true })?;
-        return prepare(server, "put", &["recovery.signal"], "").map(drop);
-    }
-    conf::write(server, &Purpose { recovery: BTreeMap::new(), keep_limits: true, closed: true })?;
-    prepare(server, "put", &["recovery.conf"], "restore_command = 'false'\n").map(drop)
+    let asked = point::now(clock);
+    replica::sync(parent, clock, task)?;
+    Ok(find(Some(asked))?.until)
 }
 
 /// The tablespaces of a clone are folders of its own volume.

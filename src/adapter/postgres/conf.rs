@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::config::Config;
 use super::files::{Readers, make_folder, write_state};
+use super::logs;
 use super::server::Server;
 use crate::base::{Error, ErrorKind, OsUser, Result};
 
@@ -77,8 +78,9 @@ pub(super) fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> 
 /// Writes all three files.
 pub(super) fn write(server: &Server<'_>, purpose: &Purpose) -> Result<()> {
     let user = &server.programs.user;
-    let settings = settings(&server.config, purpose);
     make_state_folder(server)?;
+    let archive = logs::archive_command(server)?;
+    let settings = settings(&server.config, purpose, archive.as_deref());
     let write = |name: &str, text: &str| write_state(&server.state_file(name), text, user, Readers::Group);
     write("postgresql.conf", &render(&settings))?;
     write("pg_hba.conf", &access(&server.config))?;
@@ -92,7 +94,7 @@ pub(super) fn make_state_folder(server: &Server<'_>) -> Result<()> {
     make_folder(&server.sockets(), user, Readers::User)
 }
 
-fn settings(config: &Config, purpose: &Purpose) -> BTreeMap<String, String> {
+fn settings(config: &Config, purpose: &Purpose, archive: Option<&str>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut set = |name: &str, value: &str| all.insert(name.to_owned(), value.to_owned());
     set("listen_addresses", "127.0.0.1");
@@ -125,7 +127,9 @@ fn settings(config: &Config, purpose: &Purpose) -> BTreeMap<String, String> {
         set("shared_preload_libraries", "");
     }
     set("unix_socket_permissions", "0700");
-    set("archive_mode", "off");
+    let received = if config.is_staging() { "always" } else { "on" };
+    set("archive_mode", archive.map_or("off", |_| received));
+    set("archive_command", archive.unwrap_or_default());
     set("logging_collector", "off");
     set("log_destination", "stderr");
     set("log_line_prefix", "%m [%p] ");

@@ -73,6 +73,9 @@ pub(super) struct Config {
     pub external_backup: Option<PathBuf>,
     #[serde(default)]
     pub wal_directory: Option<PathBuf>,
+    /// Whether it followed a source and no longer does.
+    #[serde(default)]
+    pub detached: bool,
 }
 
 impl Config {
@@ -115,6 +118,15 @@ pub(super) struct Metadata {
     /// Library versions that sort text.
     pub collation_versions: BTreeMap<String, String>,
     pub mode: Mode,
+    /// Nothing in the snapshot lies behind this place; known once it is cut.
+    #[serde(default)]
+    pub end_lsn: Option<String>,
+    /// Nothing in it was committed later, by the clock of the database. RFC 3339.
+    #[serde(default)]
+    pub end_time: Option<String>,
+    /// The transactions that had ended, as `txid_current_snapshot()` prints them.
+    #[serde(default)]
+    pub transactions: Option<String>,
 }
 
 /// How the snapshot was taken.

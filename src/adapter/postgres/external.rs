@@ -56,6 +56,7 @@ pub(super) fn plan(
         slot: None,
         external_backup: Some(backup.path.clone()),
         wal_directory: request.wal_directory.clone(),
+        detached: false,
     };
     let mut warnings = Vec::new();
     if let Some(folder) = &request.wal_directory {

@@ -2,11 +2,13 @@
 # and they must lead no further than that user could go anyway.
 # Arguments: DATA WORD [ARGUMENT...], where WORD is
 #   clean                  takes away what came with a copy of a running or stopped server
-#   slots                  forgets replication slots
+#   slots                  forgets replication slots, and what of the WAL was kept elsewhere
 #   put NAME               replaces a file by what comes on stdin
 #   drop NAME              removes a file
 #   tablespaces FOLDER     points every tablespace at its own folder in FOLDER
-#   cut NAME KEPT LENGTH   zeroes a WAL segment behind a byte
+#   cut PATH KEPT LENGTH   zeroes a WAL segment behind a byte; a link becomes a copy
+#   fetch HOW TO FROM      copies or links the files that come by name on stdin into a folder of the volume
+#   forget FOLDER          removes the files that come by name on stdin
 #   outside FOLDER         lists tablespaces that are not in FOLDER
 set -eu
 data=$1 word=$2
@@ -19,7 +21,7 @@ clean)
     chmod 600 postgresql.auto.conf
     ;;
 slots)
-    find pg_replslot -mindepth 1 -delete
+    find pg_replslot pg_wal/archive_status -mindepth 1 -delete
     ;;
 put)
     rm -f "$1"
@@ -41,12 +43,28 @@ tablespaces)
     ;;
 cut)
     if [ "$2" = 0 ]; then
-        rm -f "pg_wal/$1"
+        rm -f "$1"
     else
-        truncate -s "$2" "pg_wal/$1"
-        truncate -s "$3" "pg_wal/$1"
-        sync "pg_wal/$1"
+        if [ -L "$1" ]; then
+            cp "$1" "$1.copy"
+            mv "$1.copy" "$1"
+        fi
+        truncate -s "$2" "$1"
+        truncate -s "$3" "$1"
+        sync "$1"
     fi
+    ;;
+fetch)
+    while read -r name; do
+        case "$1" in
+        # One that was removed meanwhile is among the kept.
+        copy) cp "$3/$name" "$2/$name" || [ ! -e "$3/$name" ] ;;
+        link) ln -sf "$3/$name" "$2/$name" ;;
+        esac
+    done
+    ;;
+forget)
+    while read -r name; do rm -f "$1/$name"; done
     ;;
 outside)
     for link in pg_tblspc/*; do

@@ -108,6 +108,7 @@ fn plan_backup(request: &LinkRequest, secrets: &Secrets, random: &dyn Random) ->
         slot: Some(slot),
         external_backup: None,
         wal_directory: None,
+        detached: false,
     };
     Ok(LinkPlan {
         config: keep("the configuration", &config)?,

@@ -15,10 +15,14 @@ mod files;
 pub mod history;
 mod installation;
 mod link;
+mod logs;
 pub mod lsn;
+mod point;
 mod program;
+mod recovery;
 mod replica;
 pub mod restore;
+mod restore_points;
 mod server;
 mod snapshot;
 mod source;
@@ -34,7 +38,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Adapter, Described, Health, Instance, LinkPlan, Repository, Secrets, Target, Task, VdbOptions};
+use super::{
+    Adapter, Described, Health, History, Instance, LinkPlan, Point, Repository, Secrets, Span, Target, Task,
+    VdbOptions,
+};
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
 use server::Server;
@@ -54,6 +61,11 @@ impl Postgres {
         let config: Config = read(&format!("the configuration of {}", instance.name), &instance.config)?;
         Server::new(instance, config, &*self.clock)
     }
+}
+
+fn bases(history: &History<'_>) -> Result<Vec<Option<point::Base>>> {
+    let base = |metadata: &&Value| Ok(point::Base::of(&read("the snapshot's records", metadata)?));
+    history.bases.iter().map(base).collect()
 }
 
 impl Adapter for Postgres {
@@ -112,6 +124,29 @@ impl Adapter for Postgres {
         snapshot::thaw(&self.server(instance)?)
     }
 
+    fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()> {
+        let mut records: Metadata = read("the snapshot's records", metadata)?;
+        snapshot::describe_end(&self.server(instance)?, &mut records)?;
+        *metadata = keep("the snapshot's records", &records)?;
+        Ok(())
+    }
+
+    fn find_point(&self, history: &History<'_>, target: &Target) -> Result<Point> {
+        let server = self.server(history.instance)?;
+        let way = point::find(&server, &bases(history)?, target, &*self.clock, None)?;
+        Ok(Point { base: way.base, needs_sync: way.needs_sync })
+    }
+
+    fn span(&self, history: &History<'_>) -> Result<Span> {
+        point::span(&self.server(history.instance)?, &bases(history)?, &*self.clock)
+    }
+
+    fn prune_logs(&self, instance: &Instance, oldest: &Value) -> Result<usize> {
+        let records: Metadata = read("the snapshot's records", oldest)?;
+        let size = lsn::SegmentSize::try_from(records.segment_bytes)?;
+        logs::prune(&self.server(instance)?, records.redo_lsn.parse()?, size)
+    }
+
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
         let parent: Config = read("the configuration of the parent", parent)?;
         let metadata: Metadata = read("the snapshot's records", metadata)?;
@@ -125,6 +160,7 @@ impl Adapter for Postgres {
             slot: None,
             external_backup: None,
             wal_directory: None,
+            detached: false,
             ..parent
         };
         keep("the configuration", &config)
@@ -135,10 +171,12 @@ impl Adapter for Postgres {
         instance: &Instance,
         metadata: &Value,
         target: &Target,
+        parent: Option<&Instance>,
         task: &mut dyn Task,
     ) -> Result<()> {
         let metadata: Metadata = read("the snapshot's records", metadata)?;
-        clone::provision(&self.server(instance)?, &metadata, target, task)
+        let parent = parent.map(|parent| self.server(parent)).transpose()?;
+        clone::provision(&self.server(instance)?, &metadata, target, parent.as_ref(), &*self.clock, task)
     }
 
     fn adopt(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {

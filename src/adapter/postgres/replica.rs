@@ -179,6 +179,25 @@ fn promoted(server: &Server<'_>) -> String {
     )
 }
 
+/// Logs that cannot be kept stay in the cluster, and fill its volume.
+fn logs_problem(server: &Server<'_>, sql: &Sql) -> Result<Option<Problem>> {
+    if server.instance.logs.is_none() {
+        return Ok(None);
+    }
+    let failed = sql.value(
+        "SELECT last_failed_wal FROM pg_stat_archiver \
+         WHERE last_failed_time > coalesce(last_archived_time, '-infinity')",
+    )?;
+    Ok(failed.map(|file| Problem {
+        code: "LOGS_NOT_KEPT".into(),
+        message: format!("WAL file {file} of {} cannot be kept for points in time", server.instance.name),
+        action: format!(
+            "the reason is at the end of {}; it is tried again by itself, and nothing is lost meanwhile",
+            server.log().display()
+        ),
+    }))
+}
+
 /// What can be seen of a staging server without asking its source.
 pub(super) fn monitor(server: &Server<'_>, clock: &dyn Clock) -> Result<Health> {
     let mut health = Health::default();
@@ -232,6 +251,7 @@ pub(super) fn monitor(server: &Server<'_>, clock: &dyn Clock) -> Result<Health> 
             action: "link the source anew; snapshots taken before can still be provisioned from".into(),
         });
     }
+    health.problems.extend(logs_problem(server, &sql)?);
     if health.state == "waiting" && server.config.wal_directory.is_some() {
         let (state, problem) = wal_folder::look(server, field(2).as_deref(), clock)?;
         health.state = state;

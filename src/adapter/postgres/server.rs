@@ -148,6 +148,9 @@ impl<'a> Server<'a> {
         for tablespace in &self.config.tablespaces {
             command.arg(self.tablespace(tablespace.oid)).arg(&tablespace.location);
         }
+        if let Some(logs) = &self.instance.logs {
+            command.arg(logs).arg(logs);
+        }
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").current_dir("/");
         command
     }
@@ -168,7 +171,7 @@ impl<'a> Server<'a> {
         task: &mut dyn Task,
         ready: &mut dyn FnMut(&Sql) -> Result<bool>,
     ) -> Result<()> {
-        let log_start = std::fs::metadata(self.log()).map_or(0, |log| log.len());
+        let log_start = self.log_length();
         let mut child = self.spawn()?;
         let ready = self.wait_until_ready(child.as_mut(), log_start, task, ready);
         if let (Err(_), Some(child)) = (&ready, &mut child) {
@@ -231,6 +234,15 @@ impl<'a> Server<'a> {
                 self.log().display()
             ),
         )
+    }
+
+    pub(super) fn log_length(&self) -> u64 {
+        std::fs::metadata(self.log()).map_or(0, |log| log.len())
+    }
+
+    /// A number that no other look at this server has.
+    pub(super) fn unique(&self) -> u128 {
+        self.clock.monotonic().as_nanos()
     }
 
     /// The end of the server's log, from a byte on.

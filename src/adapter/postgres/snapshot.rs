@@ -81,6 +81,28 @@ pub(super) fn thaw(server: &Server<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Adds what is known once the snapshot is cut: where it ends at the latest.
+pub(super) fn describe_end(server: &Server<'_>, metadata: &mut Metadata) -> Result<()> {
+    if server.postmaster().is_none() {
+        return Ok(());
+    }
+    let sql = server.connect("postgres")?;
+    let time = "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    if metadata.mode == Mode::PausedStandby {
+        // Replay stood still: it holds what was replayed, whatever came since.
+        metadata.end_lsn = Some(metadata.replay_lsn.clone());
+        metadata.end_time = Some(match &metadata.last_commit_time {
+            Some(time) => time.clone(),
+            None => sql.text(&format!("SELECT {time}"))?,
+        });
+        return Ok(());
+    }
+    metadata.end_lsn = Some(sql.text("SELECT pg_current_wal_insert_lsn()")?);
+    metadata.end_time = Some(sql.text(&format!("SELECT {time}"))?);
+    metadata.transactions = Some(sql.text("SELECT txid_current_snapshot()")?);
+    Ok(())
+}
+
 fn describe(server: &Server<'_>, sql: &Sql, mode: Mode) -> Result<Metadata> {
     let control = ControlData::read(&server.programs, &server.data())?;
     let commit = sql.value(
@@ -104,6 +126,9 @@ fn describe(server: &Server<'_>, sql: &Sql, mode: Mode) -> Result<Metadata> {
     metadata.last_commit_time = commit;
     metadata.version = sql.text("SHOW server_version")?;
     metadata.tablespaces = tablespaces;
+    if mode == Mode::PausedStandby {
+        metadata.transactions = sql.value("SELECT txid_current_snapshot()")?;
+    }
     metadata.collation_versions = collations(sql)?;
     Ok(metadata)
 }
@@ -161,6 +186,9 @@ fn from_control(server: &Server<'_>, control: &ControlData, mode: Mode) -> Resul
         tablespaces: server.config.tablespaces.clone(),
         collation_versions: BTreeMap::new(),
         mode,
+        end_lsn: None,
+        end_time: None,
+        transactions: None,
     })
 }
 

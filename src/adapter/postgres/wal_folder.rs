@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::{Problem, Task};
 use super::files::{Readers, write_state};
+use super::logs::shell_quoted;
 use super::lsn::{Lsn, SegmentName, SegmentSize};
 use super::restore::{self, ChainVerdict, RestoreConfig};
 use super::server::Server;
@@ -67,9 +68,7 @@ pub(super) fn restore_command(server: &Server<'_>) -> Result<String> {
         serde_json::to_string(&config).map_err(|e| Error::invalid(format!("the restore command: {e}")))?;
     let path = server.state_file("restore.json");
     write_state(&path, &text, &server.programs.user, Readers::Group)?;
-    let quoted =
-        |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''").replace('%', "%%"));
-    Ok(format!("{} wal-restore --config {} %f %p %r", quoted(&program), quoted(&path)))
+    Ok(format!("{} wal-restore --config {} %f %p %r", shell_quoted(&program), shell_quoted(&path)))
 }
 
 /// The configuration of the restore command.
