@@ -146,6 +146,20 @@ pub struct Problem {
 #[derive(Clone, Debug, Default)]
 pub struct VdbOptions {
     pub settings: BTreeMap<String, String>,
+    /// The role as which it is used; its password is among the secrets.
+    pub owner: Option<String>,
+    /// Databases that get another name, by their old one.
+    pub renames: BTreeMap<String, String>,
+}
+
+/// What a change of a dataset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Settings,
+    /// There are new secrets, to be tried before they replace the old ones.
+    Secrets,
+    /// A detached dSource gets its link back.
+    Attach,
 }
 
 /// Takes what an operation says of itself.
@@ -179,6 +193,21 @@ pub trait Adapter: Send + Sync {
     /// Ends what a link holds on the source. Called again after a failure; finding nothing is no error.
     fn unlink(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
+    /// The configuration after what a user asks to change: settings, and for a dSource its source's address or password.
+    /// `change` is the adapter's own; the instance has the secrets that are to be used. Asks the source, refuses
+    /// what cannot be, and changes nothing.
+    fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan>;
+
+    /// The configuration for a new first copy from the same source, or from what `change` names.
+    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan>;
+
+    /// The configuration of a dSource without its source.
+    fn detached(&self, instance: &Instance) -> Result<Value>;
+
+    /// Takes up a link again: holds what it needs on the source, starts the staging server, and returns when it follows.
+    /// `Precondition` when the source no longer has what came since. What it made elsewhere `unlink` takes away.
+    fn attach(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
     /// The configuration with what has changed at the source since: new folders, raised limits. Called before each start
     /// of a staging server; an error leaves the old one in use.
     fn reconfigure(&self, instance: &Instance) -> Result<Value>;
@@ -211,6 +240,9 @@ pub trait Adapter: Send + Sync {
 
     /// The configuration of a VDB made of a snapshot with these records.
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value>;
+
+    /// The configuration of a VDB that gets the data of another snapshot; what was asked for with it stays.
+    fn plan_refresh(&self, vdb: &Value, parent: &Value, metadata: &Value) -> Result<Value>;
 
     /// Makes the files of a clone a database of its own, that knows no source; returns when it answers. A point in time
     /// is reached by the logs of `parent`, whose snapshot it is.

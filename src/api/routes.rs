@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::types::{
-    Accepted, Bookmark, Dataset, Event, Job, JobLog, Link, LinkPlan, Points, Provision, Replace, Repository,
-    Snapshot,
+    Accepted, Bookmark, Change, Dataset, Event, Job, JobLog, Link, LinkPlan, Points, Provision, Replace,
+    Repository, Snapshot,
 };
 use crate::adapter::{Secrets, Target};
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{self, Role};
+use crate::catalog::{self, JobKind, Role};
 use crate::engine::{Engine, JobHandle, LinkRequest, ProvisionRequest};
 
 /// The longest that one request waits for a job.
@@ -44,6 +44,13 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/datasets/{name}/snapshots/{snapshot}", axum::routing::delete(destroy_snapshot))
         .route("/v1/datasets/{name}/points", get(points))
         .route("/v1/datasets/{name}/lock", put(lock).delete(unlock))
+        .route("/v1/datasets/{name}/configure", post(configure))
+        .route("/v1/datasets/{name}/configure/plan", post(plan_configure))
+        .route("/v1/datasets/{name}/detach", post(detach))
+        .route("/v1/datasets/{name}/attach", post(attach))
+        .route("/v1/datasets/{name}/attach/plan", post(plan_attach))
+        .route("/v1/datasets/{name}/resync", post(resync))
+        .route("/v1/datasets/{name}/resync/plan", post(plan_resync))
         .route("/v1/datasets/{name}/{operation}", post(operate))
         .route("/v1/bookmarks", post(bookmark))
         .route("/v1/jobs", get(list_jobs))
@@ -131,8 +138,52 @@ fn link_request(link: Link) -> LinkRequest {
 }
 
 async fn plan_link(State(engine): Shared, Body(body): Body<Link>) -> Answer<LinkPlan> {
-    let plan = blocking(engine, move |engine| engine.plan_link(&link_request(body))).await?;
-    Ok(Json(LinkPlan { review: plan.review, warnings: plan.warnings, estimated_bytes: plan.estimated_bytes }))
+    Ok(Json(blocking(engine, move |engine| engine.plan_link(&link_request(body))).await?.into()))
+}
+
+async fn configure(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {
+    started(engine, move |engine| engine.configure(&name, body.into())).await
+}
+
+async fn attach(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {
+    started(engine, move |engine| engine.attach(&name, body.into())).await
+}
+
+async fn resync(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {
+    started(engine, move |engine| engine.resync(&name, body.into())).await
+}
+
+async fn detach(State(engine): Shared, Path(name): Path<String>, Query(query): Query<Force>) -> Started {
+    started(engine, move |engine| engine.detach(&name, query.force.unwrap_or(false))).await
+}
+
+async fn plan_configure(
+    State(engine): Shared,
+    Path(name): Path<String>,
+    Body(body): Body<Change>,
+) -> Answer<LinkPlan> {
+    plan_change(engine, name, JobKind::DbConfigure, body).await
+}
+
+async fn plan_attach(
+    State(engine): Shared,
+    Path(name): Path<String>,
+    Body(body): Body<Change>,
+) -> Answer<LinkPlan> {
+    plan_change(engine, name, JobKind::DbAttach, body).await
+}
+
+async fn plan_resync(
+    State(engine): Shared,
+    Path(name): Path<String>,
+    Body(body): Body<Change>,
+) -> Answer<LinkPlan> {
+    plan_change(engine, name, JobKind::DbResync, body).await
+}
+
+async fn plan_change(engine: Arc<Engine>, name: String, kind: JobKind, body: Change) -> Answer<LinkPlan> {
+    let plan = blocking(engine, move |engine| engine.plan_relink(&name, kind, &body.into())).await?;
+    Ok(Json(plan.into()))
 }
 
 async fn link(State(engine): Shared, Body(body): Body<Link>) -> Started {
@@ -147,6 +198,9 @@ async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Starte
         from: body.from,
         target,
         logs: body.logs,
+        owner: body.owner,
+        renames: body.rename_databases,
+        secrets: Secrets(body.secrets),
         port: body.port,
         settings: body.settings,
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::adapter::{Span, Target};
+use crate::adapter::{Secrets, Span, Target};
 use crate::base::Error;
 use crate::catalog::{self, Role};
 use crate::engine;
@@ -54,8 +54,14 @@ pub struct LinkPlan {
     pub estimated_bytes: Option<u64>,
 }
 
+impl From<crate::adapter::LinkPlan> for LinkPlan {
+    fn from(plan: crate::adapter::LinkPlan) -> Self {
+        Self { review: plan.review, warnings: plan.warnings, estimated_bytes: plan.estimated_bytes }
+    }
+}
+
 /// A request to provision a VDB.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provision {
     pub name: String,
@@ -71,6 +77,24 @@ pub struct Provision {
     /// Whether logs are kept for points in time of its own.
     #[serde(default = "yes")]
     pub logs: bool,
+    /// The role as which it is used: made if it is not there, and the owner of its databases.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Databases that get another name, by their old one.
+    #[serde(default)]
+    pub rename_databases: BTreeMap<String, String>,
+    /// `owner_password`: that of the owner.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Provision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provision")
+            .field("name", &self.name)
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
 }
 
 fn yes() -> bool {
@@ -148,6 +172,44 @@ pub struct Replace {
     pub from: Option<String>,
     #[serde(default)]
     pub at: Point,
+}
+
+/// A change of a dataset: of its settings, its link, or with a new first copy.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Whether an image of the newest snapshot is kept ready.
+    #[serde(default)]
+    pub images: Option<bool>,
+    /// What the adapter understands: see its part of the documentation.
+    #[serde(default = "no_parameters")]
+    pub parameters: Value,
+    /// Passwords by name, in the place of the old ones.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+}
+
+fn no_parameters() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Change").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl From<Change> for engine::ChangeRequest {
+    fn from(change: Change) -> Self {
+        Self {
+            port: change.port,
+            images: change.images,
+            parameters: change.parameters,
+            secrets: Secrets(change.secrets),
+        }
+    }
 }
 
 /// A request to name a snapshot.

@@ -74,7 +74,7 @@ pub enum DatasetState {
 }
 
 /// One line of snapshots of a dataset, on one volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timeflow {
     pub id: u64,
     pub dataset: u64,
@@ -91,6 +91,10 @@ pub struct Timeflow {
     /// When another one took its place.
     #[serde(default)]
     pub retired: Option<Timestamp>,
+    /// The adapter's configuration of a link whose hold on a source is still to be ended: what a resynchronization began
+    /// with, or what it left.
+    #[serde(default)]
+    pub held: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +176,10 @@ pub enum JobKind {
     DbDisable,
     DbDelete,
     DbImage,
+    DbDetach,
+    DbAttach,
+    DbResync,
+    DbConfigure,
 }
 
 impl JobKind {
@@ -191,6 +199,10 @@ impl JobKind {
             Self::DbDisable => "DB_DISABLE",
             Self::DbDelete => "DB_DELETE",
             Self::DbImage => "DB_IMAGE",
+            Self::DbDetach => "DB_DETACH",
+            Self::DbAttach => "DB_ATTACH",
+            Self::DbResync => "DB_RESYNC",
+            Self::DbConfigure => "DB_CONFIGURE",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `stillpoint dsource`: link, list, show, snapshot, start, stop, enable, disable, delete.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -12,12 +12,13 @@ use super::context::Context;
 use super::exit::{Failure, Outcome, Result};
 use super::follow::{follow, outcome};
 use super::output::{Show, Table};
+use super::relink::{Configure, Relink, attach, configure, resync};
 use super::sizes::format_bytes;
 use crate::api::{Accepted, ApiClient, Dataset, Link, LinkPlan, default_group, segment};
 use crate::base::{Error, ErrorKind};
 
 /// The environment variable that holds the replication user's password.
-const PASSWORD_VARIABLE: &str = "STILLPOINT_SOURCE_PASSWORD";
+pub(super) const PASSWORD_VARIABLE: &str = "STILLPOINT_SOURCE_PASSWORD";
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -38,11 +39,31 @@ pub(super) enum Command {
     Enable(Target),
     /// Stop the staging server and every operation on the dSource
     Disable(Target),
+    /// Change settings, port, source address or password; the server starts again with them
+    Configure(Box<Configure>),
+    /// End the link to the source; the dSource is kept and provisions
+    Detach {
+        #[command(flatten)]
+        target: Target,
+        /// Give up, for now, what it holds on a source that cannot be reached
+        #[arg(long)]
+        force: bool,
+    },
+    /// Link a detached dSource again: to its source, or to another server of the same cluster
+    Attach(Box<Relink>),
+    /// Take a new first copy into a new timeflow; snapshots stay, and equal blocks are stored once
+    Resync {
+        #[command(flatten)]
+        relink: Box<Relink>,
+        /// Begin with another backup that is there
+        #[arg(long, value_name = "PATH")]
+        external_backup: Option<PathBuf>,
+    },
     /// Delete a dSource with all its snapshots
     Delete {
         #[command(flatten)]
         target: Target,
-        /// Give up what it holds on a source that cannot be reached
+        /// Give up what it holds on a source that cannot be reached, and let VDBs that live on it keep their data
         #[arg(long)]
         force: bool,
         /// Do not ask
@@ -135,6 +156,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Stop(target) => operate(&client, &target, "stop", context),
         Command::Enable(target) => operate(&client, &target, "enable", context),
         Command::Disable(target) => operate(&client, &target, "disable", context),
+        Command::Configure(arguments) => configure(&client, *arguments, context),
+        Command::Detach { target, force } => {
+            let path = format!("/v1/datasets/{}/detach?force={force}", segment(&target.name));
+            finish(&client, &client.post(&path, &())?, target.no_wait, context)
+        }
+        Command::Attach(arguments) => attach(&client, *arguments, context),
+        Command::Resync { relink, external_backup } => resync(&client, *relink, external_backup, context),
         Command::Delete { target, force, yes } => delete(&client, &target, force, yes, context),
     }
 }
@@ -142,7 +170,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
 fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Outcome> {
     let parameters = parameters(&arguments)?;
     let mut secrets = BTreeMap::new();
-    if let Some(password) = password(&arguments)? {
+    if let Some(password) = password(arguments.password_file.as_deref(), PASSWORD_VARIABLE)? {
         secrets.insert("source_password".to_owned(), password);
     }
     let body = Link {
@@ -172,11 +200,6 @@ fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
         arguments.source_user.as_ref().filter(|_| streams).map(
             |user| json!({ "host": arguments.source_host, "port": arguments.source_port, "user": user }),
         );
-    // The daemon has another working directory.
-    let absolute = |path: &Option<PathBuf>| {
-        let absolute = path.as_ref().map(std::path::absolute).transpose();
-        absolute.map_err(|e| Error::io("resolve", "a path", e))
-    };
     Ok(json!({
         "initiated_backup": arguments.initiated_backup,
         "external_backup": absolute(&arguments.external_backup)?,
@@ -187,10 +210,16 @@ fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
     }))
 }
 
+/// A path that means the same to the daemon, which has another working directory.
+pub(super) fn absolute(path: &Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let absolute = path.as_ref().map(std::path::absolute).transpose();
+    Ok(absolute.map_err(|e| Error::io("resolve", "a path", e))?)
+}
+
 /// The password from the file, or else from the environment; never from the arguments, which others can see.
-fn password(arguments: &Postgres) -> Result<Option<String>> {
-    let Some(path) = &arguments.password_file else {
-        return Ok(std::env::var(PASSWORD_VARIABLE).ok());
+pub(super) fn password(file: Option<&Path>, variable: &str) -> Result<Option<String>> {
+    let Some(path) = file else {
+        return Ok(std::env::var(variable).ok());
     };
     let text =
         std::fs::read_to_string(path).map_err(|e| Error::io("read", &path.display().to_string(), e))?;
@@ -258,7 +287,7 @@ pub(super) fn parse_setting(text: &str) -> std::result::Result<(String, String),
 /// What a link would do.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Review(LinkPlan);
+pub(super) struct Review(pub LinkPlan);
 
 impl Show for Review {
     fn table(&self) -> Table {
@@ -272,7 +301,7 @@ impl Show for Review {
         for warning in &self.0.warnings {
             table.fact("warning", warning);
         }
-        table.note("nothing was done: leave out --dry-run to link".into());
+        table.note("nothing was done: leave out --dry-run to do it".into());
         table
     }
 }

@@ -19,6 +19,7 @@ mod mountinfo;
 mod names;
 mod output;
 mod progress;
+mod relink;
 mod signals;
 mod sizes;
 mod snapshot;

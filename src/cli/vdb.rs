@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::context::Context;
-use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, show, wrong_role};
+use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, password, show, wrong_role};
 use super::exit::{Outcome, Result};
+use super::relink::{ConfigureVdb, configure_vdb};
 use crate::api::{ApiClient, Dataset, Point, Provision, Replace, default_group, segment};
 use crate::base::Error;
+
+/// The environment variable that holds the owner's password.
+const OWNER_PASSWORD_VARIABLE: &str = "STILLPOINT_OWNER_PASSWORD";
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -62,10 +67,15 @@ pub(super) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Change its settings or port; its server starts again with them
+    Configure(ConfigureVdb),
     /// Delete it with all its snapshots
     Delete {
         #[command(flatten)]
         target: Target,
+        /// Let VDBs that live on it keep their data
+        #[arg(long)]
+        force: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -114,6 +124,15 @@ pub(super) struct Provisioning {
     /// The bookmark of the snapshot to take
     #[arg(long, conflicts_with_all = At::NAMES)]
     bookmark: Option<String>,
+    /// The role as which it is used: made if it is not there, and the owner of its databases; refreshes keep it
+    #[arg(long, value_name = "ROLE")]
+    owner: Option<String>,
+    /// The file that holds the owner's password; else the environment variable STILLPOINT_OWNER_PASSWORD is taken
+    #[arg(long, value_name = "FILE", requires = "owner")]
+    owner_password_file: Option<PathBuf>,
+    /// Give a database another name
+    #[arg(long = "rename-database", value_name = "OLD=NEW", value_parser = parse_setting)]
+    rename_databases: Vec<(String, String)>,
     /// Keep no logs: no points in time of its own
     #[arg(long)]
     no_logs: bool,
@@ -173,7 +192,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
                 std::process::Command::new("psql").envs(connection(&client, &name)?).args(arguments).exec();
             Err(Error::io("run", "psql", error).into())
         }
-        Command::Delete { target, yes } => delete(&client, &target, false, yes, context),
+        Command::Configure(arguments) => configure_vdb(&client, arguments, context),
+        Command::Delete { target, force, yes } => delete(&client, &target, force, yes, context),
     }
 }
 
@@ -182,12 +202,21 @@ fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> 
         Some(bookmark) => format!("{}@{bookmark}", arguments.from),
         None => arguments.from,
     };
+    let mut secrets = BTreeMap::new();
+    if arguments.owner.is_some()
+        && let Some(password) = password(arguments.owner_password_file.as_deref(), OWNER_PASSWORD_VARIABLE)?
+    {
+        secrets.insert("owner_password".to_owned(), password);
+    }
     let body = Provision {
         name: arguments.name,
         group: arguments.group,
         from,
         at: arguments.at.point(),
         logs: !arguments.no_logs,
+        owner: arguments.owner,
+        rename_databases: arguments.rename_databases.into_iter().collect(),
+        secrets,
         port: arguments.port,
         settings: arguments.settings.into_iter().collect(),
     };

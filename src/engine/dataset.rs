@@ -107,10 +107,14 @@ impl Engine {
         let dataset = self.dataset(name)?;
         self.check_unlocked(&dataset)?;
         let dependents = self.dependents(&dataset)?;
-        if !dependents.is_empty() {
+        if !dependents.is_empty() && !force {
             return Err(Error::new(
                 ErrorKind::InUse,
-                format!("{name} has VDBs that live on it: {}; delete them first", dependents.join(", ")),
+                format!(
+                    "{name} has VDBs that live on it: {}; delete them first, or keep them and their data with \
+                     `delete --force`: they can then no longer be refreshed from it",
+                    dependents.join(", ")
+                ),
             ));
         }
         let (engine, id) = (Arc::clone(self), dataset.id);
@@ -124,13 +128,31 @@ impl Engine {
         self.submit(new, move |task| {
             let dataset = engine.dataset_by_id(id)?;
             // A VDB may have been provisioned after the question above.
-            if let Some(dependent) = engine.dependents(&dataset)?.first() {
+            if let Some(dependent) = engine.dependents(&dataset)?.first().filter(|_| !force) {
                 return Err(Error::new(ErrorKind::InUse, format!("{dependent} lives on {}", dataset.name)));
             }
             // From here on it is gone: a crash ends in its removal, and nobody can cancel that.
             task.compensate("delete");
             engine.set_state(id, DatasetState::Deleting)?;
+            engine.let_go_of_dependents(&dataset, task)?;
             engine.remove_dataset(&dataset, force, task)
+        })
+    }
+
+    /// Makes what lives on a dataset's snapshots live by itself: a clone's blocks are its own.
+    fn let_go_of_dependents(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
+        for name in self.dependents(dataset)? {
+            task.log(&format!("{name} keeps its data, and can no longer be refreshed from {}", dataset.name));
+        }
+        self.catalog.change(|change| {
+            let snapshots = change.list::<Snapshot>()?;
+            let own = |id: u64| snapshots.iter().any(|found| found.id == id && found.dataset == dataset.id);
+            for timeflow in change.list::<Timeflow>()? {
+                if timeflow.dataset != dataset.id && timeflow.from_snapshot.is_some_and(own) {
+                    change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.from_snapshot = None)?;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -145,6 +167,15 @@ impl Engine {
         for timeflow in &timeflows {
             adapter.stop(&self.instance(dataset, timeflow)?, task)?;
         }
+        let advice =
+            "the deletion goes on at the next start, or now with `delete --force`, which gives it up";
+        for timeflow in &timeflows {
+            match self.end_hold(&timeflow.id) {
+                Err(e) if force => task.warn(&format!("given up: {e}; take it away there")),
+                Err(e) => return Err(e.context(format!("{} is not deleted yet: {advice}", dataset.name))),
+                Ok(()) => {}
+            }
+        }
         self.remove_images(dataset.id, None)?;
         for timeflow in &timeflows {
             self.remove_timeflow(timeflow)?;
@@ -154,8 +185,6 @@ impl Engine {
             Err(e) if force => task.warn(&format!("given up: {e}; take it away there")),
             Err(e) => {
                 self.set_state(dataset.id, DatasetState::Deleting)?;
-                let advice =
-                    "the deletion goes on at the next start, or now with `delete --force`, which gives it up";
                 return Err(e.context(format!("the files of {} are gone; {advice}", dataset.name)));
             }
             Ok(()) => {}

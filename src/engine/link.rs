@@ -89,6 +89,7 @@ impl Engine {
                 from_snapshot: None,
                 from: None,
                 retired: None,
+                held: None,
             };
             let dataset = Dataset {
                 id,

@@ -15,6 +15,7 @@ mod names;
 mod points;
 mod provision;
 mod recover;
+mod relink;
 mod secrets;
 mod snapshot;
 mod state;
@@ -33,6 +34,7 @@ pub use dataset::{DatasetView, Listing};
 pub use jobs::{JobHandle, JobLog};
 pub use link::LinkRequest;
 pub use provision::ProvisionRequest;
+pub use relink::ChangeRequest;
 pub use volumes::Volumes;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Repository};

@@ -10,7 +10,7 @@ use super::locks::Hold;
 use super::names::check_name;
 use super::points::Origin;
 use super::snapshot::require_ready;
-use crate::adapter::{Target, Task, VdbOptions};
+use crate::adapter::{Secrets, Target, Task, VdbOptions};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
 
@@ -30,6 +30,11 @@ pub struct ProvisionRequest {
     pub settings: BTreeMap<String, String>,
     /// Whether logs are kept for points in time.
     pub logs: bool,
+    /// The role as which it is used, and databases that get another name.
+    pub owner: Option<String>,
+    pub renames: BTreeMap<String, String>,
+    /// The owner's password.
+    pub secrets: Secrets,
 }
 
 impl Engine {
@@ -38,7 +43,11 @@ impl Engine {
         check_name("VDB", &request.name)?;
         self.check_new_name(&request.name)?;
         let origin = self.find_origin(&request.from, &request.target)?;
-        let options = VdbOptions { settings: request.settings.clone() };
+        let options = VdbOptions {
+            settings: request.settings.clone(),
+            owner: request.owner.clone(),
+            renames: request.renames.clone(),
+        };
         let parent = &origin.parent;
         let adapter = self.adapter(&parent.adapter)?;
         let config = adapter.plan_vdb(&parent.config, &origin.snapshot.metadata, &options)?;
@@ -47,6 +56,10 @@ impl Engine {
             None => self.free_port()?,
         };
         let (dataset, timeflow) = self.new_vdb(request, &origin, config, port)?;
+        if let Err(e) = self.secrets.put(dataset.id, &request.secrets) {
+            self.forget(dataset.id)?;
+            return Err(e);
+        }
         let new = NewJob {
             kind: JobKind::DbProvision,
             target: &request.name,
@@ -188,6 +201,7 @@ pub(super) fn new_timeflow(
         from_snapshot: Some(origin.snapshot.id),
         from: Some(origin.shown()),
         retired: None,
+        held: None,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, Job, JobError, JobStatus, Severity, Timeflow, TimeflowState};
 
 /// Writes what a clearing away says into the program's log.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl Task for Quiet {
     fn step(&mut self, name: &str) -> Result<()> {
@@ -46,6 +46,15 @@ impl Engine {
             self.said(&image.volume, self.remove_image(&image));
         }
         for timeflow in self.catalog.list::<Timeflow>()? {
+            if timeflow.held.is_some() {
+                let ended = self.end_hold(&timeflow.id);
+                let failed = ended.is_err();
+                self.said(&format!("the former link of {}", timeflow.volume), ended);
+                if failed {
+                    // Its record says what is held.
+                    continue;
+                }
+            }
             if matches!(timeflow.state, TimeflowState::Building | TimeflowState::Removing) {
                 self.said(&timeflow.volume, self.remove_timeflow(&timeflow));
             }

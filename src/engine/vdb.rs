@@ -253,12 +253,19 @@ impl Engine {
             change.put(&timeflow)?;
             Ok(timeflow)
         })?;
+        let config = self.adapter(&dataset.adapter)?.plan_refresh(
+            &dataset.config,
+            &origin.parent.config,
+            &origin.snapshot.metadata,
+        );
+        let renewed = config.map(|config| Dataset { config, ..dataset.clone() });
         // Both have the same port.
         let was_active = dataset.state == DatasetState::Active;
         let filled = self
             .stop_server(dataset, task)
-            .and_then(|()| self.fill_timeflow(dataset, &new, origin, task))
-            .and_then(|()| self.change_over(dataset, &old, &new));
+            .and(renewed)
+            .and_then(|renewed| self.fill_timeflow(&renewed, &new, origin, task).map(|()| renewed))
+            .and_then(|renewed| self.change_over(&renewed, &old, &new));
         if let Err(error) = filled {
             task.log(&format!("failed: {error}"));
             task.compensate("go back to the old timeflow");
@@ -294,9 +301,10 @@ impl Engine {
                 timeflow.state = TimeflowState::Current;
                 timeflow.retired = None;
             })?;
-            change.update::<Dataset>(dataset.id, |dataset| {
-                dataset.timeflow = Some(new.id);
-                dataset.state = DatasetState::Active;
+            change.update::<Dataset>(dataset.id, |record| {
+                record.timeflow = Some(new.id);
+                record.state = DatasetState::Active;
+                record.config = dataset.config.clone();
             })
         })?;
         Ok(())

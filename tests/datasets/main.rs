@@ -12,5 +12,6 @@ mod kills;
 mod lifecycle;
 mod points;
 mod refusals;
+mod relink;
 mod stage;
 mod tablespaces;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use super::super::{Target, Task};
 use super::conf::{self, Purpose};
 use super::config::{Metadata, TABLESPACES_FOLDER};
-use super::files::prepare;
+use super::files::{Readers, make_folder, prepare};
+use super::owner;
 use super::point::{self, Until};
 use super::recovery;
 use super::replica;
@@ -39,6 +40,7 @@ pub(super) fn provision(
     }
     task.step("cut off from the outside")?;
     quiet(server, task)?;
+    owner::apply(server, task)?;
     // The next start needs none of the recovery's settings.
     conf::write(server, &Purpose { recovery: BTreeMap::new(), keep_limits: false, closed: false })
 }
@@ -64,13 +66,18 @@ fn until(
 /// The tablespaces of a clone are folders of its own volume.
 fn place_tablespaces(server: &Server<'_>) -> Result<()> {
     let tablespaces = server.instance.volume.join(TABLESPACES_FOLDER);
+    for tablespace in &server.config.tablespaces {
+        // One that the parent got later, which recovery to a point in time may make.
+        make_folder(&server.tablespace(tablespace.oid), &server.programs.user, Readers::User)?;
+    }
     prepare(server, "tablespaces", &[&tablespaces.display().to_string()], "").map(drop)
 }
 
 /// Starts a database on a clone of one that was provisioned and shut down.
 pub(super) fn adopt(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
     place_tablespaces(server)?;
-    start(server, task)
+    start(server, task)?;
+    owner::apply(server, task)
 }
 
 /// Starts a VDB that was provisioned before.

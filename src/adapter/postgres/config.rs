@@ -11,6 +11,8 @@ use crate::base::{Error, Result};
 
 /// The name of the source's replication password among the secrets.
 pub(super) const SOURCE_PASSWORD: &str = "source_password";
+/// That of a VDB's owner.
+pub(super) const OWNER_PASSWORD: &str = "owner_password";
 /// The folder of the cluster inside a volume.
 pub(super) const DATA_FOLDER: &str = "data";
 /// Where tablespaces are, each in a folder named by its number.
@@ -37,6 +39,64 @@ pub(super) struct LinkRequest {
     pub settings: BTreeMap<String, String>,
     /// The user that runs the staging server.
     pub user: Option<String>,
+}
+
+/// The configuration of a clone of a snapshot: a database that follows nothing.
+pub(super) fn of_clone(parent: Config, metadata: Metadata) -> Config {
+    let (limits, tablespaces) = (parent.limits, parent.tablespaces);
+    let mut config = Config {
+        limits: metadata.limits,
+        // Their folders are its own. The parent may have more by now, which the way to a point in time may lead past.
+        tablespaces: metadata.tablespaces,
+        source: None,
+        slot: None,
+        external_backup: None,
+        wal_directory: None,
+        detached: false,
+        ..parent
+    };
+    config.raise_limits(limits);
+    config.add_tablespaces(tablespaces);
+    config
+}
+
+/// What a user changes of a dSource or VDB.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// Settings to add or replace.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// Settings to take away.
+    #[serde(default)]
+    pub unset: Vec<String>,
+    pub source: Option<SourceChange>,
+    pub wal_directory: Option<PathBuf>,
+    /// For a resynchronization: another backup to begin with.
+    pub external_backup: Option<PathBuf>,
+}
+
+/// What changes of a source's address; the rest stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceChange {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+}
+
+impl SourceChange {
+    /// The address with the change.
+    pub(super) fn of(self, old: Option<SourceAddress>) -> Result<SourceAddress> {
+        let (host, port, user) =
+            old.map_or((None, None, None), |old| (Some(old.host), Some(old.port), Some(old.user)));
+        let lacks = |what: &str| Error::invalid(format!("the source's {what} is not known: name it"));
+        Ok(SourceAddress {
+            host: self.host.or(host).ok_or_else(|| lacks("host"))?,
+            port: self.port.or(port).unwrap_or(5432),
+            user: self.user.or(user).ok_or_else(|| lacks("user"))?,
+        })
+    }
 }
 
 /// How the source is reached.
@@ -76,12 +136,35 @@ pub(super) struct Config {
     /// Whether it followed a source and no longer does.
     #[serde(default)]
     pub detached: bool,
+    /// Of a VDB: the role as which it is used.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Of a VDB: databases that have another name than in its parent, by the name there.
+    #[serde(default)]
+    pub renames: BTreeMap<String, String>,
 }
 
 impl Config {
+    /// Adds those that are not known yet.
+    pub(super) fn add_tablespaces(&mut self, others: Vec<Tablespace>) {
+        for other in others {
+            if self.tablespaces.iter().all(|known| known.oid != other.oid) {
+                self.tablespaces.push(other);
+            }
+        }
+    }
+
+    /// Makes no limit less than these.
+    pub(super) fn raise_limits(&mut self, others: BTreeMap<String, u64>) {
+        for (name, limit) in others {
+            let known = self.limits.entry(name).or_insert(limit);
+            *known = limit.max(*known);
+        }
+    }
+
     /// Whether it follows a source, in whatever way.
     pub(super) fn is_staging(&self) -> bool {
-        self.source.is_some() || self.wal_directory.is_some()
+        !self.detached && (self.source.is_some() || self.wal_directory.is_some())
     }
 }
 

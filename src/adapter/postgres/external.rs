@@ -57,6 +57,8 @@ pub(super) fn plan(
         external_backup: Some(backup.path.clone()),
         wal_directory: request.wal_directory.clone(),
         detached: false,
+        owner: None,
+        renames: Default::default(),
     };
     let mut warnings = Vec::new();
     if let Some(folder) = &request.wal_directory {
@@ -125,6 +127,18 @@ fn check_same(backup: &BackupDescription, found: &source::Source, address: &Sour
     Ok(())
 }
 
+/// Makes a configuration that of another backup.
+pub(super) fn adopt_backup(config: &mut Config, backup: &BackupDescription) {
+    config.system_id = backup.system_id.to_string();
+    config.segment_bytes = backup.segment_size.bytes();
+    config.limits.clear();
+    config.tablespaces = backup
+        .tablespaces
+        .iter()
+        .map(|found| Tablespace { oid: found.oid, location: found.location.clone() })
+        .collect();
+}
+
 /// Puts the backup into an empty volume.
 pub(super) fn ingest(server: &Server<'_>, path: &Path, task: &mut dyn Task) -> Result<()> {
     let user = &server.programs.user;
@@ -148,7 +162,7 @@ pub(super) fn ingest(server: &Server<'_>, path: &Path, task: &mut dyn Task) -> R
 }
 
 /// The slot keeps the source's WAL from now on; what the backup needs from before must still be there.
-fn make_slot(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
+pub(super) fn make_slot(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
     let (Some(address), Some(slot)) = (&server.config.source, &server.config.slot) else { return Ok(()) };
     task.step("make the replication slot")?;
     write_passfile(server, address)?;

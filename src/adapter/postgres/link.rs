@@ -109,6 +109,8 @@ fn plan_backup(request: &LinkRequest, secrets: &Secrets, random: &dyn Random) ->
         external_backup: None,
         wal_directory: None,
         detached: false,
+        owner: None,
+        renames: Default::default(),
     };
     Ok(LinkPlan {
         config: keep("the configuration", &config)?,
@@ -116,6 +118,30 @@ fn plan_backup(request: &LinkRequest, secrets: &Secrets, random: &dyn Random) ->
         warnings: found.warnings,
         estimated_bytes: found.bytes,
     })
+}
+
+/// Makes a configuration that of the source as it is now. One that begins with a backup must be of the same cluster.
+pub(super) fn adopt_source(
+    config: &mut Config,
+    found: source::Source,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    if config.external_backup.is_some() && config.system_id != found.system_id {
+        return Err(Error::new(
+            ErrorKind::Precondition,
+            format!(
+                "the backup is of another cluster than the source: {} and {}",
+                config.system_id, found.system_id
+            ),
+        ));
+    }
+    config.system_id = found.system_id;
+    config.segment_bytes = found.segment_bytes;
+    config.superuser = found.superuser;
+    config.limits = found.limits;
+    config.tablespaces = found.tablespaces;
+    warnings.extend(found.warnings);
+    Ok(())
 }
 
 /// A slot's name says whose it is; the random end keeps two stores apart that follow one source.

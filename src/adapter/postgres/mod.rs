@@ -4,6 +4,7 @@
 //! tokio-postgres, the rest over the programs of the cluster's own major version.
 
 pub mod backup;
+mod change;
 mod clone;
 pub mod compression;
 mod conf;
@@ -17,6 +18,7 @@ mod installation;
 mod link;
 mod logs;
 pub mod lsn;
+mod owner;
 mod point;
 mod program;
 mod recovery;
@@ -39,12 +41,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Adapter, Described, Health, History, Instance, LinkPlan, Point, Repository, Secrets, Span, Target, Task,
-    VdbOptions,
+    Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Repository, Secrets, Span,
+    Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
 use server::Server;
+
+/// The database to connect to when none is asked for.
+const DATABASE: &str = "postgres";
 
 /// The adapter.
 pub struct Postgres {
@@ -100,6 +105,22 @@ impl Adapter for Postgres {
         link::unlink(&self.server(instance)?, &*self.clock, task)
     }
 
+    fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
+        change::plan(&self.server(instance)?, change, kind, &*self.random)
+    }
+
+    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
+        change::plan_resync(&self.server(instance)?, change, &*self.random)
+    }
+
+    fn detached(&self, instance: &Instance) -> Result<Value> {
+        change::detached(&self.server(instance)?)
+    }
+
+    fn attach(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        change::attach(&mut self.server(instance)?, &*self.clock, task)
+    }
+
     fn reconfigure(&self, instance: &Instance) -> Result<Value> {
         replica::reconfigure(&self.server(instance)?)
     }
@@ -148,21 +169,26 @@ impl Adapter for Postgres {
     }
 
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
-        let parent: Config = read("the configuration of the parent", parent)?;
-        let metadata: Metadata = read("the snapshot's records", metadata)?;
         conf::check_settings(&options.settings)?;
+        owner::check(options)?;
+        let parent: Config = read("the configuration of the parent", parent)?;
         let config = Config {
             settings: options.settings.clone(),
-            limits: metadata.limits,
-            // Its folders are its own, and no record to come names the source's.
-            tablespaces: metadata.tablespaces,
-            source: None,
-            slot: None,
-            external_backup: None,
-            wal_directory: None,
-            detached: false,
-            ..parent
+            owner: options.owner.clone(),
+            renames: options.renames.clone(),
+            ..config::of_clone(parent, read("the snapshot's records", metadata)?)
         };
+        keep("the configuration", &config)
+    }
+
+    fn plan_refresh(&self, vdb: &Value, parent: &Value, metadata: &Value) -> Result<Value> {
+        let vdb: Config = read("the configuration of the VDB", vdb)?;
+        let parent: Config = read("the configuration of the parent", parent)?;
+        let mut config = config::of_clone(parent, read("the snapshot's records", metadata)?);
+        // An undo goes back to what had the old ones.
+        config.raise_limits(vdb.limits);
+        config.add_tablespaces(vdb.tablespaces);
+        (config.settings, config.owner, config.renames) = (vdb.settings, vdb.owner, vdb.renames);
         keep("the configuration", &config)
     }
 
@@ -196,15 +222,20 @@ impl Adapter for Postgres {
     }
 
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {
-        let user = read::<Config>("the configuration", &instance.config)
-            .map_or_else(|_| "postgres".to_owned(), |config| config.superuser);
+        let config = read::<Config>("the configuration", &instance.config).ok();
+        let user = config.as_ref().map_or_else(
+            || "postgres".to_owned(),
+            |config| config.owner.clone().unwrap_or_else(|| config.superuser.clone()),
+        );
+        let renamed = config.and_then(|config| config.renames.get(DATABASE).cloned());
+        let database = renamed.unwrap_or_else(|| DATABASE.to_owned());
         let port = instance.port.to_string();
         BTreeMap::from([
             ("PGHOST".to_owned(), "127.0.0.1".to_owned()),
             ("PGPORT".to_owned(), port.clone()),
             ("PGUSER".to_owned(), user.clone()),
-            ("PGDATABASE".to_owned(), "postgres".to_owned()),
-            ("DATABASE_URL".to_owned(), format!("postgresql://{user}@127.0.0.1:{port}/postgres")),
+            ("DATABASE_URL".to_owned(), format!("postgresql://{user}@127.0.0.1:{port}/{database}")),
+            ("PGDATABASE".to_owned(), database),
         ])
     }
 }

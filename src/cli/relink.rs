@@ -1,0 +1,162 @@
+//! `stillpoint dsource configure`, `attach`, `resync`, and `vdb configure`: what changes of a dataset's link and server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::context::Context;
+use super::dsource::{PASSWORD_VARIABLE, Review, Target, absolute, finish, parse_setting, password};
+use super::exit::{Outcome, Result};
+use crate::api::{ApiClient, Change, LinkPlan, segment};
+
+/// Another address of the source; what is not named stays.
+#[derive(Args)]
+pub(super) struct Source {
+    #[arg(long, value_name = "HOST")]
+    source_host: Option<String>,
+    #[arg(long, value_name = "PORT")]
+    source_port: Option<u16>,
+    #[arg(long, value_name = "ROLE")]
+    source_user: Option<String>,
+    /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD, or the old one
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Where WAL files come
+    #[arg(long, value_name = "DIR")]
+    wal_path: Option<PathBuf>,
+}
+
+/// Other settings of the server.
+#[derive(Args)]
+pub(super) struct Settings {
+    /// A setting of the server
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
+    /// Take a setting away
+    #[arg(long, value_name = "NAME")]
+    unset: Vec<String>,
+}
+
+/// `dsource configure`.
+#[derive(Args)]
+pub(super) struct Configure {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    settings: Settings,
+    /// Where the staging server listens
+    #[arg(long, value_name = "PORT")]
+    staging_port: Option<u16>,
+    /// Whether an image of the newest snapshot is kept ready
+    #[arg(long)]
+    image: Option<bool>,
+    /// Ask the source, print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `dsource attach` and `resync`.
+#[derive(Args)]
+pub(super) struct Relink {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    settings: Settings,
+    /// Ask the source, print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `vdb configure`.
+#[derive(Args)]
+pub(super) struct ConfigureVdb {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    settings: Settings,
+    /// Where it listens
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+pub(super) fn configure(client: &ApiClient, arguments: Configure, context: &Context) -> Result<Outcome> {
+    let change = Change {
+        port: arguments.staging_port,
+        images: arguments.image,
+        ..change(arguments.source, arguments.settings, None)?
+    };
+    send(client, &arguments.target, "configure", &change, arguments.dry_run, context)
+}
+
+pub(super) fn configure_vdb(
+    client: &ApiClient,
+    arguments: ConfigureVdb,
+    context: &Context,
+) -> Result<Outcome> {
+    let parameters = Value::Object(of_settings(arguments.settings));
+    let change = Change { port: arguments.port, parameters, ..Change::default() };
+    send(client, &arguments.target, "configure", &change, false, context)
+}
+
+pub(super) fn attach(client: &ApiClient, arguments: Relink, context: &Context) -> Result<Outcome> {
+    let change = change(arguments.source, arguments.settings, None)?;
+    send(client, &arguments.target, "attach", &change, arguments.dry_run, context)
+}
+
+pub(super) fn resync(
+    client: &ApiClient,
+    arguments: Relink,
+    external_backup: Option<PathBuf>,
+    context: &Context,
+) -> Result<Outcome> {
+    let change = change(arguments.source, arguments.settings, external_backup)?;
+    send(client, &arguments.target, "resync", &change, arguments.dry_run, context)
+}
+
+fn send(
+    client: &ApiClient,
+    target: &Target,
+    operation: &str,
+    change: &Change,
+    dry_run: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    let path = format!("/v1/datasets/{}/{operation}", segment(&target.name));
+    if dry_run {
+        context.output.show(&Review(client.post::<LinkPlan>(&format!("{path}/plan"), change)?))?;
+        return Ok(Outcome::Done);
+    }
+    let accepted = client.post(&path, change)?;
+    finish(client, &accepted, target.no_wait, context)
+}
+
+fn of_settings(settings: Settings) -> Map<String, Value> {
+    let set: Map<String, Value> =
+        settings.settings.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+    Map::from_iter([("settings".to_owned(), Value::Object(set)), ("unset".to_owned(), json!(settings.unset))])
+}
+
+fn change(source: Source, settings: Settings, external_backup: Option<PathBuf>) -> Result<Change> {
+    let mut parameters = of_settings(settings);
+    if source.source_host.is_some() || source.source_port.is_some() || source.source_user.is_some() {
+        parameters.insert(
+            "source".to_owned(),
+            json!({ "host": source.source_host, "port": source.source_port, "user": source.source_user }),
+        );
+    }
+    for (name, path) in [("wal_directory", source.wal_path), ("external_backup", external_backup)] {
+        if let Some(path) = absolute(&path)? {
+            parameters.insert(name.to_owned(), json!(path));
+        }
+    }
+    let mut change = Change { parameters: Value::Object(parameters), ..Change::default() };
+    if let Some(password) = password(source.password_file.as_deref(), PASSWORD_VARIABLE)? {
+        change.secrets.insert("source_password".to_owned(), password);
+    }
+    Ok(change)
+}

@@ -1,0 +1,374 @@
+//! A dSource's link in its later life: other settings, its end, a new one, a new first copy.
+//!
+//! What holds something on a source is written down before it is made and until it is gone: in the dataset's
+//! configuration, or in the timeflow that a resynchronization began or left.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Engine;
+use super::jobs::{JobHandle, JobTask, NewJob};
+use super::locks::Hold;
+use crate::adapter::{Adapter, ChangeKind, Instance, LinkPlan, Secrets, Task};
+use crate::base::{Error, ErrorKind, Result};
+use crate::catalog::{Dataset, DatasetState, JobKind, Role, Timeflow, TimeflowState};
+
+/// What is asked for with a change of a dataset.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeRequest {
+    pub port: Option<u16>,
+    /// Whether an image of the newest snapshot is kept ready.
+    pub images: Option<bool>,
+    /// The adapter's own.
+    pub parameters: Value,
+    pub secrets: Secrets,
+}
+
+impl Engine {
+    /// What a change, an attachment or a resynchronization would do; changes nothing.
+    pub fn plan_relink(&self, name: &str, kind: JobKind, request: &ChangeRequest) -> Result<LinkPlan> {
+        let dataset = self.dataset(name)?;
+        let instance = self.changed_instance(&dataset, request)?;
+        let adapter = self.adapter(&dataset.adapter)?;
+        match kind {
+            JobKind::DbResync => adapter.plan_resync(&instance, &request.parameters),
+            kind => {
+                let kind = match kind {
+                    JobKind::DbAttach => ChangeKind::Attach,
+                    _ if request.secrets.0.is_empty() => ChangeKind::Settings,
+                    _ => ChangeKind::Secrets,
+                };
+                adapter.plan_change(&instance, &request.parameters, kind)
+            }
+        }
+    }
+
+    /// The instance with the secrets it would have.
+    fn changed_instance(&self, dataset: &Dataset, request: &ChangeRequest) -> Result<Instance> {
+        let mut instance = self.instance(dataset, &self.current_timeflow(dataset)?)?;
+        instance.secrets.0.extend(request.secrets.0.clone());
+        Ok(instance)
+    }
+
+    /// Starts a job that changes settings, port, source address or password, and starts the server with them.
+    pub fn configure(self: &Arc<Self>, name: &str, request: ChangeRequest) -> Result<JobHandle> {
+        let dataset = self.dataset(name)?;
+        if dataset.state != DatasetState::Detached {
+            self.check_operable(&dataset)?;
+        }
+        if let Some(port) = request.port.filter(|port| *port != dataset.port) {
+            self.check_port_free(port)?;
+        }
+        let plan = self.plan_relink(name, JobKind::DbConfigure, &request)?;
+        self.relink(&dataset, JobKind::DbConfigure, move |engine, dataset, task| {
+            engine.carry_out_change(dataset, plan.config, &request, task)
+        })
+    }
+
+    /// Starts a job that ends a dSource's link. It is kept and provisions; its snapshots stay. `force` gives up what it
+    /// holds on a source that cannot be reached, and tries again at the next start.
+    pub fn detach(self: &Arc<Self>, name: &str, force: bool) -> Result<JobHandle> {
+        let dataset = self.dsource(name)?;
+        self.check_operable(&dataset)?;
+        self.relink(&dataset, JobKind::DbDetach, move |engine, dataset, task| {
+            let timeflow = engine.current_timeflow(dataset)?;
+            let instance = engine.instance(dataset, &timeflow)?;
+            let adapter = engine.adapter(&dataset.adapter)?;
+            let config = adapter.detached(&instance)?;
+            // From here on the link is gone: nobody can cancel that.
+            task.compensate("stop the staging server");
+            adapter.stop(&instance, task)?;
+            engine.catalog.change(|change| {
+                change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = Some(dataset.config.clone()))?;
+                change.update::<Dataset>(dataset.id, |dataset| {
+                    dataset.state = DatasetState::Detached;
+                    dataset.config = config;
+                })
+            })?;
+            match engine.end_hold(&timeflow.id) {
+                Err(e) if force => {
+                    task.warn(&format!("given up for now: {e}; the next start of the daemon tries again"));
+                    Ok(())
+                }
+                Err(e) => Err(e.context(format!(
+                    "{} is detached, but what it holds on its source stays until the next start of the daemon",
+                    dataset.name
+                ))),
+                Ok(()) => Ok(()),
+            }
+        })
+    }
+
+    /// Starts a job that links a detached dSource again: to its source, or to another server of the same cluster.
+    pub fn attach(self: &Arc<Self>, name: &str, request: ChangeRequest) -> Result<JobHandle> {
+        let dataset = self.dsource(name)?;
+        if dataset.state != DatasetState::Detached {
+            return Err(Error::new(ErrorKind::Precondition, format!("{name} is not detached")));
+        }
+        let plan = self.plan_relink(name, JobKind::DbAttach, &request)?;
+        self.relink(&dataset, JobKind::DbAttach, move |engine, dataset, task| {
+            engine.carry_out_attach(dataset, plan, &request, task)
+        })
+    }
+
+    fn dsource(&self, name: &str) -> Result<Dataset> {
+        let dataset = self.dataset(name)?;
+        if dataset.role == Role::Dsource {
+            return Ok(dataset);
+        }
+        Err(Error::new(ErrorKind::Precondition, format!("{name} is a VDB, not a dSource")))
+    }
+
+    fn relink(
+        self: &Arc<Self>,
+        dataset: &Dataset,
+        kind: JobKind,
+        body: impl FnOnce(&Arc<Self>, &Dataset, &mut JobTask) -> Result<()> + Send + 'static,
+    ) -> Result<JobHandle> {
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let new = NewJob { kind, target: &dataset.name, dataset: Some(id), holds: vec![(id, Hold::Operate)] };
+        self.submit(new, move |task| body(&engine, &engine.dataset_by_id(id)?, task))
+    }
+
+    /// Writes the new configuration down and starts the server with it; goes back to the old one when it does not start.
+    fn carry_out_change(
+        &self,
+        old: &Dataset,
+        config: Value,
+        request: &ChangeRequest,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        let secrets = self.secrets.get(old.id)?;
+        let mut all = secrets.clone();
+        all.0.extend(request.secrets.0.clone());
+        let running = old.state == DatasetState::Active;
+        if running {
+            self.stop_server(old, task)?;
+        }
+        let changed = self.write_change(old, config, request).and_then(|new| {
+            self.secrets.put(old.id, &all)?;
+            if running { self.start_server(&new, task) } else { Ok(()) }
+        });
+        let Err(error) = changed else { return Ok(()) };
+        task.log(&format!("failed: {error}"));
+        task.compensate("go back to the old configuration");
+        let back = self
+            .catalog
+            .change(|change| {
+                change.update::<Dataset>(old.id, |dataset| {
+                    dataset.config = old.config.clone();
+                    (dataset.port, dataset.images) = (old.port, old.images);
+                })
+            })
+            .and_then(|back| {
+                self.secrets.put(old.id, &secrets)?;
+                if running { self.start_server(&back, task) } else { Ok(()) }
+            });
+        if let Err(e) = back {
+            task.warn(&format!("the server of {} could not be started again: {e}", old.name));
+        }
+        Err(error)
+    }
+
+    fn write_change(&self, old: &Dataset, config: Value, request: &ChangeRequest) -> Result<Dataset> {
+        self.catalog.change(|change| {
+            let port = request.port.unwrap_or(old.port);
+            for other in change.list::<Dataset>()? {
+                if other.id != old.id {
+                    super::dataset::check_distinct(&other, &old.name, port)?;
+                }
+            }
+            change.update::<Dataset>(old.id, |dataset| {
+                dataset.config = config;
+                dataset.port = port;
+                dataset.images = request.images.unwrap_or(dataset.images);
+            })
+        })
+    }
+
+    fn carry_out_attach(
+        &self,
+        old: &Dataset,
+        plan: LinkPlan,
+        request: &ChangeRequest,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        for warning in &plan.warnings {
+            task.log(&format!("note: {warning}"));
+        }
+        let timeflow = self.current_timeflow(old)?;
+        let adapter = Arc::clone(self.adapter(&old.adapter)?);
+        // What an earlier link may have left.
+        self.end_hold(&timeflow.id)?;
+        let mut secrets = self.secrets.get(old.id)?;
+        secrets.0.extend(request.secrets.0.clone());
+        self.secrets.put(old.id, &secrets)?;
+        // Written first, so that a crash leaves nothing on the source that nobody knows.
+        self.catalog.change(|change| {
+            change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = Some(plan.config.clone()))
+        })?;
+        let mut instance = self.instance(old, &timeflow)?;
+        instance.config = plan.config;
+        let attached = adapter.reconfigure(&instance).and_then(|config| {
+            instance.config = config;
+            adapter.attach(&instance, task)
+        });
+        let attached = attached.and_then(|()| {
+            self.catalog.change(|change| {
+                change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = None)?;
+                change.update::<Dataset>(old.id, |dataset| {
+                    dataset.config = instance.config.clone();
+                    dataset.state = DatasetState::Active;
+                })
+            })
+        });
+        let Err(error) = attached else { return Ok(()) };
+        task.log(&format!("failed: {error}"));
+        task.compensate("detach again");
+        let undone = adapter.stop(&instance, task).and_then(|()| self.end_hold(&timeflow.id));
+        if let Err(e) = undone {
+            task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
+        }
+        Err(error)
+    }
+
+    /// Ends what a timeflow's former link holds on a source; no error when it holds nothing.
+    pub(super) fn end_hold(&self, timeflow: &u64) -> Result<()> {
+        let timeflow = self.timeflow(*timeflow)?;
+        let Some(held) = timeflow.held.clone() else { return Ok(()) };
+        let dataset = self.dataset_by_id(timeflow.dataset)?;
+        let adapter: &Arc<dyn Adapter> = self.adapter(&dataset.adapter)?;
+        let mut instance = self.instance(&dataset, &timeflow)?;
+        instance.config = held;
+        adapter.unlink(&instance, &mut super::recover::Quiet)?;
+        self.catalog
+            .change(|change| change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = None))?;
+        Ok(())
+    }
+
+    /// Starts a job that takes a new first copy into a new timeflow, with the old one readable meanwhile. Snapshots of the
+    /// old one stay; equal blocks are stored once.
+    pub fn resync(self: &Arc<Self>, name: &str, request: ChangeRequest) -> Result<JobHandle> {
+        let dataset = self.dsource(name)?;
+        if dataset.state != DatasetState::Detached {
+            self.check_operable(&dataset)?;
+        }
+        let plan = self.plan_relink(name, JobKind::DbResync, &request)?;
+        self.relink(&dataset, JobKind::DbResync, move |engine, dataset, task| {
+            engine.carry_out_resync(dataset, plan, &request, task)
+        })
+    }
+
+    fn carry_out_resync(
+        self: &Arc<Self>,
+        dataset: &Dataset,
+        plan: LinkPlan,
+        request: &ChangeRequest,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        for warning in &plan.warnings {
+            task.log(&format!("note: {warning}"));
+        }
+        let old = self.current_timeflow(dataset)?;
+        let mut secrets = self.secrets.get(dataset.id)?;
+        secrets.0.extend(request.secrets.0.clone());
+        self.secrets.put(dataset.id, &secrets)?;
+        let new = self.new_resync_timeflow(dataset, &old, plan.config.clone())?;
+        let mut instance = self.instance(dataset, &new)?;
+        instance.config = plan.config;
+        if let Err(error) = self.build_resync(dataset, &old, &new, &mut instance, task) {
+            task.log(&format!("failed: {error}"));
+            task.compensate("go back to the old copy");
+            self.abandon_resync(dataset, &new, &instance, task);
+            return Err(error);
+        }
+        task.compensate("end the old link");
+        if let Err(e) = self.end_hold(&old.id) {
+            task.warn(&format!("the old link: {e}; the next start of the daemon tries again"));
+        }
+        task.result("timeflow", &new.volume);
+        match self.queue_first_sync(&self.dataset_by_id(dataset.id)?, task) {
+            Ok(sync) => task.result("next_job", &sync.id.to_string()),
+            Err(e) => task.warn(&format!("the first snapshot is not under way: {e}; take it by hand")),
+        }
+        Ok(())
+    }
+
+    fn new_resync_timeflow(&self, dataset: &Dataset, old: &Timeflow, config: Value) -> Result<Timeflow> {
+        let (volume, log_volume) = self.timeflow_volumes(&dataset.name, old.log_volume.is_some())?;
+        let created = self.now();
+        self.catalog.change(|change| {
+            let timeflow = Timeflow {
+                id: change.next_id()?,
+                dataset: dataset.id,
+                volume,
+                log_volume,
+                state: TimeflowState::Building,
+                created,
+                from_snapshot: None,
+                from: None,
+                retired: None,
+                held: Some(config),
+            };
+            change.put(&timeflow)?;
+            Ok(timeflow)
+        })
+    }
+
+    fn build_resync(
+        &self,
+        dataset: &Dataset,
+        old: &Timeflow,
+        new: &Timeflow,
+        instance: &mut Instance,
+        task: &mut JobTask,
+    ) -> Result<()> {
+        let adapter = Arc::clone(self.adapter(&dataset.adapter)?);
+        task.step("create the volume")?;
+        self.make_volume(new, |volume| self.volumes.create(volume))?;
+        self.make_log_volume(new)?;
+        adapter.ingest(instance, task)?;
+        // Both have the same port and settings' folder.
+        self.stop_server(dataset, task)?;
+        task.step("start the staging server")?;
+        adapter.start_staging(instance, task)?;
+        let (now, left) = (self.now(), dataset.config.clone());
+        let was_attached = dataset.state != DatasetState::Detached;
+        self.catalog.change(|change| {
+            change.update::<Timeflow>(old.id, |timeflow| {
+                timeflow.state = TimeflowState::Retired;
+                timeflow.retired = Some(now);
+                if was_attached {
+                    timeflow.held = Some(left);
+                }
+            })?;
+            change.update::<Timeflow>(new.id, |timeflow| {
+                timeflow.state = TimeflowState::Current;
+                timeflow.held = None;
+            })?;
+            change.update::<Dataset>(dataset.id, |dataset| {
+                dataset.timeflow = Some(new.id);
+                dataset.state = DatasetState::Active;
+                dataset.config = instance.config.clone();
+            })
+        })?;
+        Ok(())
+    }
+
+    fn abandon_resync(&self, dataset: &Dataset, new: &Timeflow, instance: &Instance, task: &mut JobTask) {
+        let undone = self.adapter(&dataset.adapter).and_then(|adapter| {
+            adapter.stop(instance, task)?;
+            self.end_hold(&new.id)?;
+            self.remove_timeflow(new)
+        });
+        if let Err(e) = undone {
+            task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
+        }
+        if dataset.state == DatasetState::Active
+            && let Err(e) = self.start_server(dataset, task)
+        {
+            task.warn(&format!("the server of {} could not be started again: {e}", dataset.name));
+        }
+    }
+}
