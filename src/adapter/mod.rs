@@ -261,6 +261,9 @@ pub trait Adapter: Send + Sync {
     /// Starts a VDB's server and returns when it answers.
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
+    /// Copies a snapshot's files, which are below `from`, to a new folder where its database starts without the engine.
+    fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()>;
+
     /// Stops a server in order; no error when none runs.
     fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 use super::types::{
-    Accepted, Bookmark, Change, Dataset, Event, Job, JobLog, Link, LinkPlan, Points, Provision, Replace,
-    Repository, Snapshot,
+    Accepted, Bookmark, Change, Dataset, Event, Export, Job, JobLog, Link, LinkPlan, Points, Provision,
+    Replace, Repository, Snapshot,
 };
 use crate::adapter::{Secrets, Target};
 use crate::base::{Error, ErrorKind, Result};
@@ -51,6 +51,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/datasets/{name}/attach/plan", post(plan_attach))
         .route("/v1/datasets/{name}/resync", post(resync))
         .route("/v1/datasets/{name}/resync/plan", post(plan_resync))
+        .route("/v1/datasets/{name}/export", post(export))
         .route("/v1/datasets/{name}/{operation}", post(operate))
         .route("/v1/bookmarks", post(bookmark))
         .route("/v1/jobs", get(list_jobs))
@@ -143,6 +144,10 @@ async fn plan_link(State(engine): Shared, Body(body): Body<Link>) -> Answer<Link
 
 async fn configure(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {
     started(engine, move |engine| engine.configure(&name, body.into())).await
+}
+
+async fn export(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Export>) -> Started {
+    started(engine, move |engine| engine.export(&name, std::path::Path::new(&body.to))).await
 }
 
 async fn attach(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {

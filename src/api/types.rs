@@ -212,6 +212,14 @@ impl From<Change> for engine::ChangeRequest {
     }
 }
 
+/// A request to export a VDB.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// A new folder on the daemon's host, from the root on.
+    pub to: String,
+}
+
 /// A request to name a snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

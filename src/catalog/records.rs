@@ -180,6 +180,7 @@ pub enum JobKind {
     DbAttach,
     DbResync,
     DbConfigure,
+    DbExport,
 }
 
 impl JobKind {
@@ -203,6 +204,7 @@ impl JobKind {
             Self::DbAttach => "DB_ATTACH",
             Self::DbResync => "DB_RESYNC",
             Self::DbConfigure => "DB_CONFIGURE",
+            Self::DbExport => "DB_EXPORT",
         }
     }
 }

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, password, show, wrong_role};
 use super::exit::{Outcome, Result};
 use super::relink::{ConfigureVdb, configure_vdb};
-use crate::api::{ApiClient, Dataset, Point, Provision, Replace, default_group, segment};
+use crate::api::{ApiClient, Dataset, Export, Point, Provision, Replace, default_group, segment};
 use crate::base::Error;
 
 /// The environment variable that holds the owner's password.
@@ -66,6 +66,13 @@ pub(super) enum Command {
         /// What psql gets
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Snapshot it and copy its files to a new folder, where PostgreSQL starts from them without the store
+    Export {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// Change its settings or port; its server starts again with them
     Configure(ConfigureVdb),
@@ -191,6 +198,12 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             let error =
                 std::process::Command::new("psql").envs(connection(&client, &name)?).args(arguments).exec();
             Err(Error::io("run", "psql", error).into())
+        }
+        Command::Export { target, to } => {
+            let to = std::path::absolute(&to).map_err(|e| Error::io("resolve", "a path", e))?;
+            let body = Export { to: to.display().to_string() };
+            let path = format!("/v1/datasets/{}/export", segment(&target.name));
+            finish(&client, &client.post(&path, &body)?, target.no_wait, context)
         }
         Command::Configure(arguments) => configure_vdb(&client, arguments, context),
         Command::Delete { target, force, yes } => delete(&client, &target, force, yes, context),

@@ -59,6 +59,10 @@ impl Volumes for HostVolumes {
         })
     }
 
+    fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {
+        self.folder(volume).join(".snapshots").join(snapshot)
+    }
+
     fn folder(&self, volume: &str) -> PathBuf {
         self.directory.join(volume)
     }

@@ -5,6 +5,7 @@
 //! only as adapters, storage only as `Volumes`, and nothing of HTTP or arguments.
 
 mod dataset;
+mod export;
 mod faults;
 mod images;
 mod jobs;

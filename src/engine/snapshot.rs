@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// Quiesces, cuts, thaws. The record is there before the cut, so that a crash leaves no snapshot unknown.
-    fn take_snapshot(
+    pub(super) fn take_snapshot(
         &self,
         dataset: &Dataset,
         timeflow: &Timeflow,

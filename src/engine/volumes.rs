@@ -14,6 +14,8 @@ pub trait Volumes: Send + Sync {
     fn snapshot(&self, volume: &str, name: &str) -> Result<()>;
     fn destroy_snapshot(&self, volume: &str, name: &str) -> Result<()>;
     fn clone_snapshot(&self, volume: &str, snapshot: &str, name: &str) -> Result<()>;
+    /// Where a snapshot's files are, read-only.
+    fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf;
     /// Where a volume's files are.
     fn folder(&self, volume: &str) -> PathBuf;
 }

@@ -10,6 +10,7 @@ mod external;
 mod hostile;
 mod kills;
 mod lifecycle;
+mod owner;
 mod points;
 mod refusals;
 mod relink;

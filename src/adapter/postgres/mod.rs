@@ -11,6 +11,7 @@ mod conf;
 mod config;
 pub mod control;
 mod controldata;
+mod export;
 mod external;
 mod files;
 pub mod history;
@@ -211,6 +212,10 @@ impl Adapter for Postgres {
 
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         clone::start(&self.server(instance)?, task)
+    }
+
+    fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {
+        export::export(&self.server(instance)?, from, to, task)
     }
 
     fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
