@@ -131,6 +131,9 @@ pub struct Health {
     /// Facts in the order to show them: positions, lags, slots.
     pub facts: Vec<(String, String)>,
     pub problems: Vec<Problem>,
+    /// Whether it must be started again to go on.
+    #[serde(default)]
+    pub needs_restart: bool,
 }
 
 /// Something that keeps a dataset from being as it should; it becomes a fault, and ends when it is no longer seen.
@@ -219,6 +222,9 @@ pub trait Adapter: Send + Sync {
     fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
     fn monitor(&self, instance: &Instance) -> Result<Health>;
+
+    /// What the source says of a staging server: facts, and problems to come. Asked less often.
+    fn ask_source(&self, instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)>;
 
     /// Holds a server's files at one exact point and says which. `thaw` follows, whatever happens.
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described>;

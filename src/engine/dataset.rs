@@ -73,7 +73,15 @@ impl Engine {
         let health = match &view.timeflow {
             Some(timeflow) => {
                 let instance = self.instance(&view.dataset, timeflow)?;
-                self.adapter(&view.dataset.adapter)?.monitor(&instance)?
+                let adapter = self.adapter(&view.dataset.adapter)?;
+                let mut health = adapter.monitor(&instance)?;
+                if view.dataset.role == Role::Dsource
+                    && health.running
+                    && let Ok((facts, _)) = adapter.ask_source(&instance)
+                {
+                    health.facts.extend(facts);
+                }
+                health
             }
             None => Health::default(),
         };

@@ -7,15 +7,17 @@ use std::time::Duration;
 use super::Engine;
 use super::jobs::{JobHandle, NewJob};
 use super::locks::Hold;
-use crate::adapter::{Health, Problem};
+use crate::adapter::{Health, Instance, Problem};
 use crate::base::{ErrorKind, Result};
-use crate::catalog::{Dataset, DatasetState, Fault, JobKind, Severity};
+use crate::catalog::{Dataset, DatasetState, Fault, JobKind, Role, Severity};
 
 /// The fault of a server that should run and does not.
 const SERVER_DOWN: &str = "SERVER_DOWN";
 /// How long a server that was started again is left alone; doubled with each time that it went down.
 const RESTART_WAIT: Duration = Duration::from_secs(5);
 const RESTART_DOUBLINGS_MAX: u32 = 6;
+/// How often a source is asked of its slot.
+const ASK_SOURCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What became of an attempt to start a server again.
 enum Again {
@@ -80,7 +82,56 @@ impl Engine {
         } else if health.state != "starting" {
             self.restarts.lock().remove(&dataset.id);
         }
+        if health.needs_restart {
+            self.restart(&dataset)?;
+        }
+        for problem in self.asked_of_source(&dataset, &instance) {
+            if problems.iter().all(|known| known.code != problem.code) {
+                problems.push(problem);
+            }
+        }
         self.settle(&dataset, &problems)
+    }
+
+    /// What the source said last, asked again now and then. That it does not answer is seen by the staging server.
+    fn asked_of_source(&self, dataset: &Dataset, instance: &Instance) -> Vec<Problem> {
+        if dataset.role != Role::Dsource {
+            return Vec::new();
+        }
+        let now = self.clock.monotonic();
+        if let Some((next, problems)) = self.sources.lock().get(&dataset.id)
+            && now < *next
+        {
+            return problems.clone();
+        }
+        let asked = self.adapter(&dataset.adapter).and_then(|adapter| adapter.ask_source(instance));
+        let problems = asked.map_or_else(|_| Vec::new(), |(_, problems)| problems);
+        self.sources.lock().insert(dataset.id, (now + ASK_SOURCE_INTERVAL, problems.clone()));
+        problems
+    }
+
+    /// Submits a job that stops and starts the server of a dataset that can go on only so.
+    fn restart(self: &Arc<Self>, dataset: &Dataset) -> Result<()> {
+        let (engine, id) = (Arc::clone(self), dataset.id);
+        let new = NewJob {
+            kind: JobKind::DbStart,
+            target: &dataset.name,
+            dataset: Some(id),
+            holds: vec![(id, Hold::Operate)],
+        };
+        let submitted = self.submit(new, move |task| {
+            let dataset = engine.dataset_by_id(id)?;
+            if dataset.state != DatasetState::Active {
+                return Ok(());
+            }
+            engine.stop_server(&dataset, task)?;
+            engine.start_server(&dataset, task)
+        });
+        match submitted {
+            // Something is at work on it: the next look sees what is left.
+            Err(e) if e.kind() != ErrorKind::InUse => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Starts a server again that went down by itself, each time a little later.

@@ -38,7 +38,7 @@ pub use provision::ProvisionRequest;
 pub use relink::ChangeRequest;
 pub use volumes::Volumes;
 
-use crate::adapter::{Adapter, Instance, LinkPlan, Repository};
+use crate::adapter::{Adapter, Instance, LinkPlan, Problem, Repository};
 use crate::base::{Clock, Error, ErrorKind, Random, Result};
 use crate::catalog::{Catalog, Dataset, Event, Severity, Timeflow};
 use jobs::Runner;
@@ -72,6 +72,8 @@ pub struct Engine {
     locks: Locks,
     /// How often servers were started again, and when the next time is.
     restarts: Mutex<HashMap<u64, (u32, Duration)>>,
+    /// What each source said last of its staging server, and when it is asked again.
+    sources: Mutex<HashMap<u64, (Duration, Vec<Problem>)>>,
     runner: Runner,
 }
 
@@ -92,6 +94,7 @@ impl Engine {
             secrets,
             locks: Locks::default(),
             restarts: Mutex::default(),
+            sources: Mutex::default(),
             runner: Runner::new(parts.jobs_max),
         });
         engine.recover()?;

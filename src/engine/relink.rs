@@ -199,8 +199,10 @@ impl Engine {
         }
         let timeflow = self.current_timeflow(old)?;
         let adapter = Arc::clone(self.adapter(&old.adapter)?);
-        // What an earlier link may have left.
-        self.end_hold(&timeflow.id)?;
+        // What an earlier link may have left. A source that is gone for good must not keep it from another.
+        if let Err(e) = self.end_hold(&timeflow.id) {
+            task.warn(&format!("given up: {e}; take it away there"));
+        }
         let mut secrets = self.secrets.get(old.id)?;
         secrets.0.extend(request.secrets.0.clone());
         self.secrets.put(old.id, &secrets)?;

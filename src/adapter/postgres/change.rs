@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::{ChangeKind, LinkPlan, Task};
+use super::super::{ChangeKind, LinkPlan, Problem, Task};
 use super::backup;
 use super::conf;
 use super::config::{Change, Config, SourceAddress, SourceChange, keep, read};
@@ -15,14 +15,13 @@ use super::program::Programs;
 use super::replica;
 use super::server::Server;
 use super::source;
+use super::trouble;
 use super::wal_folder;
 use crate::base::{Clock, Error, ErrorKind, Random, Result};
 
 const POLL: Duration = Duration::from_millis(50);
 /// A standby that has not begun to stream by then is told of, and goes on trying.
 const FOLLOW_TIME_MAX: Duration = Duration::from_secs(30);
-/// What a standby logs when the source no longer has the WAL it needs.
-const REMOVED: &str = "has already been removed";
 
 /// The configuration after a change; of a link that is taken up again with a slot of its own.
 pub(super) fn plan(
@@ -58,6 +57,7 @@ pub(super) fn plan(
     if let (Some(address), true) = (&config.source, asks) {
         let found = ask(server, address)?;
         check_same(server, &found, address)?;
+        check_slot(server, address, &config, kind)?;
         review.push(("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)));
         warnings = found.warnings;
     }
@@ -108,6 +108,23 @@ fn check_same(server: &Server<'_>, found: &source::Source, address: &SourceAddre
             found.system_id,
             server.instance.name,
             server.config.system_id
+        ),
+    ))
+}
+
+/// A server that does not have our slot does not keep what the staging server needs next.
+fn check_slot(server: &Server<'_>, address: &SourceAddress, config: &Config, kind: ChangeKind) -> Result<()> {
+    let Some(slot) = config.slot.as_ref().filter(|_| kind != ChangeKind::Attach) else { return Ok(()) };
+    if link::slot_exists(server, address, slot)? {
+        return Ok(());
+    }
+    let name = &server.instance.name;
+    Err(Error::new(
+        ErrorKind::Precondition,
+        format!(
+            "{} has no replication slot {slot}: to go on from another server, `stillpoint dsource detach {name}`, with \
+             --force when the old one is gone, and `attach {name}` with its address",
+            source::shown(address)
         ),
     ))
 }
@@ -184,15 +201,10 @@ pub(super) fn attach(server: &mut Server<'_>, clock: &dyn Clock, task: &mut dyn 
         if sql.value("SELECT status FROM pg_stat_wal_receiver")?.as_deref() == Some("streaming") {
             return Ok(());
         }
-        if server.log_since(log_start).contains(REMOVED) {
-            let name = &server.instance.name;
-            return Err(Error::new(
-                ErrorKind::Precondition,
-                format!(
-                    "the source no longer has the WAL that came since {name} was detached: take a new first copy with \
-                     `stillpoint dsource resync {name}`; equal blocks are stored once"
-                ),
-            ));
+        // Only what it said since this start: what was wrong before may be mended.
+        if let Some(problem) = trouble::of_log_since(server, log_start) {
+            let Problem { message, action, .. } = problem;
+            return Err(Error::new(ErrorKind::Precondition, format!("{message}; {action}")));
         }
         if clock.monotonic().saturating_sub(start) > FOLLOW_TIME_MAX {
             task.warn(&format!(

@@ -30,6 +30,7 @@ mod server;
 mod snapshot;
 mod source;
 mod sql;
+mod trouble;
 pub mod wal;
 mod wal_folder;
 
@@ -42,8 +43,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Repository, Secrets, Span,
-    Target, Task, VdbOptions,
+    Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository, Secrets,
+    Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -136,6 +137,10 @@ impl Adapter for Postgres {
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {
         replica::monitor(&self.server(instance)?, &*self.clock)
+    }
+
+    fn ask_source(&self, instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)> {
+        trouble::of_source(&self.server(instance)?)
     }
 
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {

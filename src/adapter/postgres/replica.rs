@@ -13,6 +13,7 @@ use super::server::Server;
 use super::snapshot;
 use super::source;
 use super::sql::{Sql, quote};
+use super::trouble;
 use super::wal_folder;
 use crate::base::{Clock, Error, ErrorKind, Result};
 
@@ -257,7 +258,13 @@ pub(super) fn monitor(server: &Server<'_>, clock: &dyn Clock) -> Result<Health> 
         health.state = state;
         health.problems.extend(problem);
     }
-    if health.state == "waiting" {
+    if matches!(health.state.as_str(), "waiting" | "paused")
+        && server.config.is_staging()
+        && let Some(problem) = trouble::of_log(server)
+    {
+        health.needs_restart = problem.code == trouble::LIMITS_RAISED;
+        health.problems.push(problem);
+    } else if health.state == "waiting" {
         health.problems.push(Problem {
             code: "SOURCE_UNREACHABLE".into(),
             message: format!(
