@@ -83,6 +83,8 @@ pub struct Server {
     port: u16,
     sockets: TempDir,
     log: PathBuf,
+    data: PathBuf,
+    network: &'static str,
 }
 
 impl Server {
@@ -101,7 +103,7 @@ impl Server {
         self.port
     }
 
-    fn start_at(data: &Path, network: &str) -> Self {
+    fn start_at(data: &Path, network: &'static str) -> Self {
         for stale in ["postmaster.pid", "postmaster.opts"] {
             // Of a snapshot's original, or of a server that was killed.
             let _ = fs::remove_file(data.join(stale));
@@ -109,9 +111,9 @@ impl Server {
         let sockets = tempfile::Builder::new().prefix("stillpoint-pg-").tempdir().unwrap();
         give(sockets.path());
         for _ in 0..5 {
-            if let Some((child, port)) = attempt(data, sockets.path(), network) {
+            if let Some((child, port)) = attempt(data, sockets.path(), network, None) {
                 let log = sockets.path().join("log");
-                return Self { child, port, sockets, log };
+                return Self { child, port, sockets, log, data: data.to_owned(), network };
             }
         }
         panic!("no server:\n{}", fs::read_to_string(sockets.path().join("log")).unwrap_or_default());
@@ -191,6 +193,21 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Stops the server in order, and starts it again where it listened.
+    pub fn restart(&mut self) {
+        self.end(Signal::INT);
+        let data = self.data.clone();
+        for _ in 0..START_LOOKS_MAX {
+            if let Some((child, _)) = attempt(&data, self.sockets.path(), self.network, Some(self.port)) {
+                self.child = child;
+                return;
+            }
+            // A test beside this one may have the port for a moment.
+            thread::sleep(LOOK);
+        }
+        panic!("no server:\n{}", self.log());
+    }
+
     /// Stops the server in order.
     pub fn stop(mut self) {
         self.end(Signal::INT);
@@ -229,9 +246,10 @@ fn client(program: &str, sockets: &Path, port: u16) -> Command {
     command
 }
 
-/// Starts a server on a port that was free a moment ago; `None` when somebody took it.
-fn attempt(data: &Path, sockets: &Path, network: &str) -> Option<(Child, u16)> {
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+/// Starts a server on a port that was free a moment ago, or on the one given; `None` when somebody took it.
+fn attempt(data: &Path, sockets: &Path, network: &str, port: Option<u16>) -> Option<(Child, u16)> {
+    let free = || TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = port.unwrap_or_else(free);
     let log = File::create(sockets.join("log")).unwrap();
     let mut child = command("postgres")
         .arg("-D")

@@ -7,6 +7,7 @@
 mod common;
 
 mod external;
+mod faults;
 mod hostile;
 mod kills;
 mod lifecycle;

@@ -159,8 +159,21 @@ impl Stage {
         self.source.number("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'stillpoint%'")
     }
 
-    /// The postmasters whose clusters are on the mount.
+    /// Waits until no image is being made, whose server would be counted.
+    fn settle(&self) {
+        let busy = || {
+            let jobs = self.json(["job", "list"]);
+            let ended = |job: &Value| {
+                job["kind"] != "DB_IMAGE" || (job["status"] != "queued" && job["status"] != "running")
+            };
+            !jobs.as_array().unwrap().iter().all(ended)
+        };
+        while self.fixture.mounting_process().is_some() && busy() {}
+    }
+
+    /// The postmasters whose clusters are on the mount, but for what is made in the background.
     pub(crate) fn servers(&self) -> usize {
+        self.settle();
         let mount = self.fixture.mount_path();
         let folders = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
             let arguments = fs::read(entry.path().join("cmdline")).ok()?;
