@@ -6,7 +6,7 @@ use std::time::Duration;
 use stillpoint::base::Random;
 
 use crate::common::random;
-use crate::stage::Stage;
+use crate::stage::{PASSWORD, Stage};
 
 /// The longest that an operation is let run before the kill.
 const DELAY_MILLISECONDS_MAX: u64 = 900;
@@ -20,6 +20,8 @@ fn a_killed_daemon_leaves_nothing_half_done() {
     assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     for number in 0..kills {
+        let now =
+            stage.source.query("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");
         let script: &[&[&str]] = &[
             &["dsource", "snapshot", "shop", "--no-wait"],
             &["vdb", "provision", "--name", "extra", "--from", "shop", "--no-wait"],
@@ -28,11 +30,19 @@ fn a_killed_daemon_leaves_nothing_half_done() {
             &["vdb", "delete", "extra", "--yes", "--no-wait"],
             &["vdb", "stop", "qa", "--no-wait"],
             &["vdb", "start", "qa", "--no-wait"],
+            &["vdb", "rewind", "qa", "--time", &now, "--no-wait"],
+            &["vdb", "undo", "qa", "--no-wait"],
+            &["vdb", "provision", "--name", "extra", "--from", "shop", "--time", &now, "--no-wait"],
+            &["vdb", "configure", "qa", "--set", "work_mem=8MB", "--no-wait"],
+            &["dsource", "resync", "shop", "--no-wait"],
+            &["dsource", "detach", "shop", "--no-wait"],
+            &["dsource", "attach", "shop", "--no-wait"],
         ];
         let operation = script[usize::try_from(dice.next_u64() % script.len() as u64).unwrap()];
         let second = number % 4 == 3;
         // Some are refused, as `extra` may or may not be there.
-        let _ = crate::common::Run::of(&mut stage.fixture.command(operation));
+        let mut command = stage.fixture.command(operation);
+        let _ = crate::common::Run::of(command.env("STILLPOINT_SOURCE_PASSWORD", PASSWORD));
         if second {
             // A link at work beside it.
             let port = crate::stage::free_port().to_string();
@@ -89,9 +99,9 @@ fn check(stage: &Stage, when: &str) {
     for dataset in &datasets {
         let name = dataset["name"].as_str().unwrap();
         let state = dataset["state"].as_str().unwrap();
-        assert!(["active", "stopped"].contains(&state), "{when}: {dataset}");
+        assert!(["active", "stopped", "detached"].contains(&state), "{when}: {dataset}");
         volumes.insert(dataset["volume"].as_str().unwrap().to_owned());
-        slots += i64::from(dataset["role"] == "dsource");
+        slots += i64::from(dataset["role"] == "dsource" && state != "detached");
         if state == "active" {
             active += 1;
             let port = u16::try_from(dataset["port"].as_u64().unwrap()).unwrap();
