@@ -4,10 +4,12 @@
 //! durable transaction. Losing the catalog loses no volume: the store knows nothing of it. Knows no databases:
 //! what an adapter keeps is a JSON value to it.
 
+mod backup;
 mod images;
 mod records;
 mod transaction;
 
+pub use backup::BACKUP_FILE;
 pub use images::*;
 pub use records::*;
 pub use transaction::Change;
@@ -21,7 +23,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::base::{Error, ErrorKind, OpenMode, Result, Storage, TableFile, guarded, open_table};
+use crate::base::{Error, ErrorKind, OpenMode, Result, Storage, StorageFile, TableFile, guarded, open_table};
 
 /// The catalog's file in the store.
 pub const CATALOG_FILE: &str = "catalog.redb";
@@ -62,15 +64,31 @@ impl Catalog {
     pub fn open(storage: &dyn Storage) -> Result<Self> {
         let file = match storage.open(CATALOG_FILE, OpenMode::ReadWrite) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = storage
-                    .open(CATALOG_FILE, OpenMode::CreateNew)
-                    .map_err(|e| Error::io("create", CATALOG_FILE, e))?;
-                storage.sync_dir("").map_err(|e| Error::io("sync", "the store's folder", e))?;
-                file
+            Err(e) if e.kind() == io::ErrorKind::NotFound && backup::is_there(storage) => {
+                return Err(Error::new(
+                    ErrorKind::Precondition,
+                    format!(
+                        "{CATALOG_FILE} is gone: bring it back from {BACKUP_FILE} with `stillpoint store restore-catalog`, \
+                         or remove {BACKUP_FILE} to begin without datasets"
+                    ),
+                ));
             }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::create(storage),
             Err(e) => return Err(Error::io("open", CATALOG_FILE, e)),
         };
+        Self::of(file)
+    }
+
+    /// Makes an empty catalog.
+    fn create(storage: &dyn Storage) -> Result<Self> {
+        let file = storage
+            .open(CATALOG_FILE, OpenMode::CreateNew)
+            .map_err(|e| Error::io("create", CATALOG_FILE, e))?;
+        storage.sync_dir("").map_err(|e| Error::io("sync", "the store's folder", e))?;
+        Self::of(file)
+    }
+
+    fn of(file: Arc<dyn StorageFile>) -> Result<Self> {
         let database = guarded(CATALOG_FILE, || {
             open_table(TableFile::new(CATALOG_FILE, Arc::clone(&file)), CACHE_BYTES).map_err(failed)
         })?;

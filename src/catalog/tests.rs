@@ -80,6 +80,45 @@ fn a_change_is_all_or_nothing() {
 }
 
 #[test]
+fn a_lost_catalog_comes_back_from_its_copy() {
+    let storage = Arc::new(SimStorage::new());
+    let catalog = Catalog::open(&*storage).unwrap();
+    for id in [3, 5] {
+        catalog.change(|change| change.put(&old(id))).unwrap();
+    }
+    let last = catalog.change(|change| change.next_id()).unwrap();
+    catalog.back_up(&*storage).unwrap();
+    catalog.change(|change| change.put(&old(9))).unwrap();
+    drop(catalog);
+    storage.remove(CATALOG_FILE).unwrap();
+    let error = Catalog::open(&*storage).err().unwrap();
+    assert!(error.message().contains("restore-catalog"), "{error}");
+    assert_eq!(Catalog::restore(&*storage).unwrap(), 2);
+    let catalog = Catalog::open(&*storage).unwrap();
+    assert_eq!(catalog.list::<Old>().unwrap(), [old(3), old(5)]);
+    assert!(catalog.change(|change| change.next_id()).unwrap() > last + 1000);
+}
+
+#[test]
+fn every_damaged_byte_of_a_copy_is_found() {
+    let storage = Arc::new(SimStorage::new());
+    let catalog = Catalog::open(&*storage).unwrap();
+    catalog.change(|change| change.put(&old(3))).unwrap();
+    catalog.back_up(&*storage).unwrap();
+    let file = storage.open(BACKUP_FILE, OpenMode::ReadWrite).unwrap();
+    let length = file.len().unwrap();
+    for at in 0..length {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
+        assert!(Catalog::restore(&*storage).is_err(), "byte {at}");
+        file.write_all_at(&byte, at).unwrap();
+    }
+    file.set_len(length - 1).unwrap();
+    assert!(Catalog::restore(&*storage).is_err());
+}
+
+#[test]
 fn kinds_do_not_meet() {
     #[derive(Serialize, Deserialize)]
     struct Thinh(u64);

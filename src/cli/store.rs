@@ -8,6 +8,8 @@ use super::exit::{Outcome, Result};
 use super::output::{Show, Table};
 use super::sizes::{format_bytes, parse_bytes};
 use super::volume::unexpected;
+use crate::base::RealStorage;
+use crate::catalog::Catalog;
 use crate::control::{CheckRow, FindingRow, GcRow, Reply, Request, ScrubRow, StatsRow};
 
 #[derive(Subcommand)]
@@ -28,6 +30,8 @@ pub(super) enum Command {
     },
     /// Walk everything and verify references and space accounting; exit 1 on any finding
     Check,
+    /// Make the catalog of datasets anew from the copy that the last snapshot left; no daemon may run
+    RestoreCatalog,
 }
 
 pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
@@ -36,6 +40,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
         Command::Gc { rate } => Request::StoreGc { rate: *rate },
         Command::Scrub { rate } => Request::StoreScrub { rate: *rate },
         Command::Check => Request::StoreCheck,
+        Command::RestoreCatalog => return restore_catalog(context),
     };
     match context.ask(&request)? {
         Reply::Stats(row) => {
@@ -61,6 +66,33 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
 }
 
 /// The store's figures as they are shown.
+/// With the store's own lock, so that no daemon has it.
+fn restore_catalog(context: &Context) -> Result<Outcome> {
+    let storage = RealStorage::open(context.store()?)?;
+    let _lock = storage.lock("restore the catalog")?;
+    let records = Catalog::restore(&storage)?;
+    context.output.show(&Restored { records })?;
+    Ok(Outcome::Done)
+}
+
+/// What a restoration of the catalog brought back.
+#[derive(Serialize)]
+struct Restored {
+    records: usize,
+}
+
+impl Show for Restored {
+    fn table(&self) -> Table {
+        let mut table = Table::facts();
+        table.fact("records", self.records.to_string());
+        table.note(
+            "volumes that are younger than the copy belong to no dataset: see `stillpoint volume list`"
+                .into(),
+        );
+        table
+    }
+}
+
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(super) struct StatsView(pub StatsRow);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::adapter::Adapter;
 use crate::adapter::postgres::Postgres;
-use crate::base::{Error, RealStorage, Result};
+use crate::base::{Error, RealStorage, Result, Storage};
 use crate::catalog::Catalog;
 use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
 use crate::engine::{Engine, Parts};
@@ -82,9 +82,10 @@ impl Daemon {
         host: &Arc<Host>,
         adapter: Arc<dyn Adapter>,
     ) -> Result<Self> {
-        let storage = RealStorage::open(host.path())?;
+        let storage: Arc<dyn Storage> = Arc::new(RealStorage::open(host.path())?);
         let engine = Engine::open(Parts {
-            catalog: Catalog::open(&storage)?,
+            catalog: Catalog::open(&*storage)?,
+            storage,
             adapters: vec![adapter],
             volumes: Arc::new(HostVolumes::new(Arc::clone(host), options.mount.clone())),
             store: host.path().to_owned(),

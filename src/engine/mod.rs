@@ -39,7 +39,7 @@ pub use relink::ChangeRequest;
 pub use volumes::Volumes;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Problem, Repository};
-use crate::base::{Clock, Error, ErrorKind, Random, Result};
+use crate::base::{Clock, Error, ErrorKind, Random, Result, Storage};
 use crate::catalog::{Catalog, Dataset, Event, Severity, Timeflow};
 use jobs::Runner;
 use locks::Locks;
@@ -48,6 +48,8 @@ use secrets::SecretStore;
 /// What an engine is made of.
 pub struct Parts {
     pub catalog: Catalog,
+    /// Where the catalog lies, for its copy.
+    pub storage: Arc<dyn Storage>,
     pub adapters: Vec<Arc<dyn Adapter>>,
     pub volumes: Arc<dyn Volumes>,
     /// The store's directory, absolute: whose the state folder is.
@@ -63,6 +65,7 @@ pub struct Parts {
 /// The engine. Cheap to share: jobs hold it, too.
 pub struct Engine {
     catalog: Catalog,
+    storage: Arc<dyn Storage>,
     adapters: BTreeMap<&'static str, Arc<dyn Adapter>>,
     volumes: Arc<dyn Volumes>,
     state: PathBuf,
@@ -86,6 +89,7 @@ impl Engine {
         let secrets = SecretStore::open(parts.state.join("secrets"), Arc::clone(&parts.random))?;
         let engine = Arc::new(Self {
             catalog: parts.catalog,
+            storage: parts.storage,
             adapters: parts.adapters.into_iter().map(|adapter| (adapter.kind(), adapter)).collect(),
             volumes: parts.volumes,
             state: parts.state,

@@ -57,6 +57,9 @@ impl Engine {
                 dataset.name, snapshot.name
             ));
         }
+        if let Err(e) = self.catalog.back_up(&*self.storage) {
+            task.warn(&format!("the copy of the catalog is not of now: {e}"));
+        }
         self.queue_image(dataset, &snapshot);
         Ok(())
     }
