@@ -1,4 +1,4 @@
-//! What the engine knows: datasets, timeflows, snapshots, jobs, events and faults, in one redb table.
+//! What the engine knows: datasets, timeflows, snapshots, policies, hooks, jobs, events and faults, in one redb table.
 //!
 //! A record is a kind, a number and JSON with a version; `docs/format.md` has the bytes. Every change is one
 //! durable transaction. Losing the catalog loses no volume: the store knows nothing of it. Knows no databases:
@@ -6,11 +6,13 @@
 
 mod backup;
 mod images;
+mod policies;
 mod records;
 mod transaction;
 
 pub use backup::BACKUP_FILE;
 pub use images::*;
+pub use policies::*;
 pub use records::*;
 pub use transaction::Change;
 

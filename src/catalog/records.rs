@@ -21,6 +21,8 @@ macro_rules! record {
     };
 }
 
+pub(super) use record;
+
 /// A dSource or a VDB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {
@@ -181,6 +183,8 @@ pub enum JobKind {
     DbResync,
     DbConfigure,
     DbExport,
+    /// Removes what a retention policy no longer keeps.
+    DbRetention,
 }
 
 impl JobKind {
@@ -205,6 +209,7 @@ impl JobKind {
             Self::DbResync => "DB_RESYNC",
             Self::DbConfigure => "DB_CONFIGURE",
             Self::DbExport => "DB_EXPORT",
+            Self::DbRetention => "DB_RETENTION",
         }
     }
 }
