@@ -90,6 +90,11 @@ impl Host {
         &self.path
     }
 
+    /// The snapshots of a volume that are held, with the names they are held by: cheap, without figures.
+    pub fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
+        self.store.holds(volume)
+    }
+
     /// Waits a moment for the end; `Some` is how closing the store went.
     pub fn wait(&self) -> Option<Result<()>> {
         if let Ok(result) = self.ended.1.recv_timeout(LOOK) {

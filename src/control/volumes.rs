@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::host::Host;
 use super::operations::Operations;
-use super::wire::Request;
+use super::wire::{Limit, Request};
 use crate::base::{ErrorKind, Result};
 use crate::engine::Volumes;
 
@@ -61,6 +61,15 @@ impl Volumes for HostVolumes {
 
     fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {
         self.folder(volume).join(".snapshots").join(snapshot)
+    }
+
+    fn set_quota(&self, volume: &str, bytes: Option<u64>) -> Result<()> {
+        let quota = Some(bytes.map_or(Limit::None, Limit::Bytes));
+        self.ask(&Request::VolumeQuota { name: volume.into(), quota, reservation: None })
+    }
+
+    fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
+        self.host.holds(volume)
     }
 
     fn folder(&self, volume: &str) -> PathBuf {

@@ -16,6 +16,10 @@ pub trait Volumes: Send + Sync {
     fn clone_snapshot(&self, volume: &str, snapshot: &str, name: &str) -> Result<()>;
     /// Where a snapshot's files are, read-only.
     fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf;
+    /// Limits what a volume may hold, in bytes of data before compression; `None` lifts the limit.
+    fn set_quota(&self, volume: &str, bytes: Option<u64>) -> Result<()>;
+    /// The snapshots of a volume that somebody holds, by whose names.
+    fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>>;
     /// Where a volume's files are.
     fn folder(&self, volume: &str) -> PathBuf;
 }

@@ -235,6 +235,17 @@ impl Store {
         })
     }
 
+    /// The snapshots of a volume that are held, by name, with who holds them: cheap, without figures.
+    pub fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
+        let catalog = self.inner.catalog.lock();
+        let entry = catalog.volume(volume)?;
+        let held = entry.snapshots.iter().filter_map(|(name, id)| {
+            let holds = &catalog.snapshots.get(id)?.holds;
+            (!holds.is_empty()).then(|| (name.clone(), holds.clone()))
+        });
+        Ok(held.collect())
+    }
+
     pub fn release(&self, volume: &str, name: &str, tag: &str) -> Result<()> {
         self.inner.change(|catalog| {
             let id = catalog.snapshot_id(volume, name)?;
