@@ -165,6 +165,28 @@ pub enum ChangeKind {
     Attach,
 }
 
+/// What a hook is told of a server, and how it reaches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookAccess {
+    /// The OS user that hooks run as which name none.
+    pub user: Option<String>,
+    /// The Unix socket at which the server takes this process for its administrator.
+    pub socket: Option<PathBuf>,
+    pub host: String,
+    pub database: String,
+    pub source: Option<HookSource>,
+    /// Variables of the database's own programs, and `CONNECT_STRING`: by them a hook is the administrator.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// What a dSource follows, as hooks are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookSource {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+}
+
 /// Takes what an operation says of itself.
 pub trait Task: Send {
     /// Begins a step of a long operation.
@@ -278,4 +300,10 @@ pub trait Adapter: Send + Sync {
 
     /// How to connect, by variable name, without passwords.
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String>;
+
+    /// What hooks are told. `door` is the folder in which they find a socket of the name of the server's own, that
+    /// leads to it.
+    fn hook_access(&self, instance: &Instance, _door: &Path) -> Result<HookAccess> {
+        Ok(HookAccess { variables: self.connection(instance), ..HookAccess::default() })
+    }
 }

@@ -81,6 +81,11 @@ impl ApiClient {
         self.send(Method::PUT, path, &())
     }
 
+    /// Puts a body.
+    pub fn put_body<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send(Method::PUT, path, body)
+    }
+
     /// A job, after waiting a while for its end.
     pub fn wait_for_job(&self, id: u64) -> Result<Job> {
         self.get(&format!("/v1/jobs/{id}?wait={WAIT_SECONDS}"))
@@ -92,7 +97,7 @@ impl ApiClient {
 
     fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
         let bytes = match method {
-            Method::POST => {
+            Method::POST | Method::PUT => {
                 serde_json::to_vec(body).map_err(|e| Error::invalid(format!("the request: {e}")))?
             }
             _ => Vec::new(),

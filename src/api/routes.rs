@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::hooks::attachments;
 use super::problem::Problem;
 use super::types::{
     Accepted, Bookmark, Change, Dataset, Event, Export, Job, JobLog, Link, LinkPlan, Points, Provision,
@@ -28,9 +29,9 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Events and jobs that one answer holds.
 const LIST_MAX: usize = 1000;
 
-type Shared = State<Arc<Engine>>;
-type Answer<T> = std::result::Result<Json<T>, Problem>;
-type Started = std::result::Result<(StatusCode, Json<Accepted>), Problem>;
+pub(super) type Shared = State<Arc<Engine>>;
+pub(super) type Answer<T> = std::result::Result<Json<T>, Problem>;
+pub(super) type Started = std::result::Result<(StatusCode, Json<Accepted>), Problem>;
 
 /// The whole API.
 pub fn router(engine: Arc<Engine>) -> Router {
@@ -59,12 +60,14 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/jobs/{id}/log", get(job_log))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .route("/v1/events", get(list_events))
+        .merge(super::policies::routes())
+        .merge(super::hooks::routes())
         .fallback(|| async { Problem::from(Error::not_found("there is no such address in this API")) })
         .with_state(engine)
 }
 
 /// A JSON body whose refusal is a problem, too.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -80,7 +83,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// Runs on a thread that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     engine: Arc<Engine>,
     body: impl FnOnce(&Arc<Engine>) -> Result<T> + Send + 'static,
 ) -> std::result::Result<T, Problem> {
@@ -125,8 +128,8 @@ async fn list(engine: Arc<Engine>, role: Role) -> Answer<Vec<Dataset>> {
     Ok(Json(found.into_iter().map(Dataset::from).collect()))
 }
 
-fn link_request(link: Link) -> LinkRequest {
-    LinkRequest {
+fn link_request(link: Link) -> Result<LinkRequest> {
+    Ok(LinkRequest {
         name: link.name,
         group: link.group,
         adapter: link.adapter,
@@ -135,11 +138,12 @@ fn link_request(link: Link) -> LinkRequest {
         secrets: Secrets(link.secrets),
         logs: link.logs,
         images: link.images,
-    }
+        attachments: attachments(link.policies, link.hooks)?,
+    })
 }
 
 async fn plan_link(State(engine): Shared, Body(body): Body<Link>) -> Answer<LinkPlan> {
-    Ok(Json(blocking(engine, move |engine| engine.plan_link(&link_request(body))).await?.into()))
+    Ok(Json(blocking(engine, move |engine| engine.plan_link(&link_request(body)?)).await?.into()))
 }
 
 async fn configure(State(engine): Shared, Path(name): Path<String>, Body(body): Body<Change>) -> Started {
@@ -192,7 +196,7 @@ async fn plan_change(engine: Arc<Engine>, name: String, kind: JobKind, body: Cha
 }
 
 async fn link(State(engine): Shared, Body(body): Body<Link>) -> Started {
-    started(engine, move |engine| engine.link(link_request(body))).await
+    started(engine, move |engine| engine.link(link_request(body)?)).await
 }
 
 async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Started {
@@ -208,6 +212,7 @@ async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Starte
         secrets: Secrets(body.secrets),
         port: body.port,
         settings: body.settings,
+        attachments: attachments(body.policies, body.hooks)?,
     };
     started(engine, move |engine| engine.provision(&request)).await
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::hooks::NewHook;
 use crate::adapter::{Secrets, Span, Target};
 use crate::base::Error;
 use crate::catalog::{self, Role};
@@ -30,6 +31,11 @@ pub struct Link {
     /// Whether an image of the newest snapshot is kept ready, from which a VDB starts at once.
     #[serde(default = "yes")]
     pub images: bool,
+    /// Names of policies that it has from its beginning.
+    #[serde(default)]
+    pub policies: Vec<String>,
+    #[serde(default)]
+    pub hooks: Vec<NewHook>,
 }
 
 impl std::fmt::Debug for Link {
@@ -86,6 +92,11 @@ pub struct Provision {
     /// `owner_password`: that of the owner.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Names of policies that it has from its beginning.
+    #[serde(default)]
+    pub policies: Vec<String>,
+    #[serde(default)]
+    pub hooks: Vec<NewHook>,
 }
 
 impl std::fmt::Debug for Provision {

@@ -11,6 +11,7 @@ use super::confirm::confirm;
 use super::context::Context;
 use super::exit::{Failure, Outcome, Result};
 use super::follow::{follow, outcome};
+use super::hook::Attached;
 use super::output::{Show, Table};
 use super::relink::{Configure, Relink, attach, configure, resync};
 use super::sizes::format_bytes;
@@ -131,6 +132,8 @@ pub(super) struct Postgres {
     /// Keep no image of the newest snapshot ready: a VDB takes as long as its recovery
     #[arg(long)]
     no_image: bool,
+    #[command(flatten)]
+    attached: Attached,
     /// Ask the source, print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -182,6 +185,8 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         secrets,
         logs: !arguments.no_logs,
         images: !arguments.no_image,
+        policies: arguments.attached.policies.clone(),
+        hooks: arguments.attached.hooks()?,
     };
     if arguments.dry_run {
         let plan: LinkPlan = client.post("/v1/dsources/plan", &body)?;

@@ -12,12 +12,14 @@ mod dsource;
 mod event;
 mod exit;
 mod follow;
+mod hook;
 mod init;
 mod job;
 mod mount;
 mod mountinfo;
 mod names;
 mod output;
+mod policy;
 mod progress;
 mod relink;
 mod signals;
@@ -86,6 +88,14 @@ enum Command {
     /// Show the snapshots of a dataset, by timeflow
     #[command(subcommand)]
     Timeflow(timeflow::Command),
+    /// Do things to datasets by themselves: snapshots, refreshes, retention, quotas
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Say why retention keeps a snapshot
+    Why(policy::WhyArguments),
+    /// Run scripts at points of operations
+    #[command(subcommand)]
+    Hook(hook::Command),
     /// See what operations do, and end them
     #[command(subcommand)]
     Job(job::Command),
@@ -149,6 +159,9 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Dsource(command) => dsource::run(command, context),
         Command::Vdb(command) => vdb::run(command, context),
         Command::Timeflow(command) => timeflow::run(&command, context),
+        Command::Policy(command) => policy::run(command, context),
+        Command::Why(arguments) => policy::why(&arguments, context),
+        Command::Hook(command) => hook::run(command, context),
         Command::Job(command) => job::run(&command, context),
         Command::Event(command) => event::run(&command, context),
         Command::Store(command) => store::run(&command, context),

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::context::Context;
 use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, password, show, wrong_role};
 use super::exit::{Outcome, Result};
+use super::hook::Attached;
 use super::relink::{ConfigureVdb, configure_vdb};
 use crate::api::{ApiClient, Dataset, Export, Point, Provision, Replace, default_group, segment};
 use crate::base::Error;
@@ -149,6 +150,8 @@ pub(super) struct Provisioning {
     /// A setting of its server
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
+    #[command(flatten)]
+    attached: Attached,
     /// Return when the job is accepted
     #[arg(long)]
     no_wait: bool,
@@ -221,6 +224,7 @@ fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> 
     {
         secrets.insert("owner_password".to_owned(), password);
     }
+    let hooks = arguments.attached.hooks()?;
     let body = Provision {
         name: arguments.name,
         group: arguments.group,
@@ -232,6 +236,8 @@ fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> 
         secrets,
         port: arguments.port,
         settings: arguments.settings.into_iter().collect(),
+        policies: arguments.attached.policies,
+        hooks,
     };
     let accepted = client.post("/v1/vdbs", &body)?;
     finish(client, &accepted, arguments.no_wait, context)

@@ -22,6 +22,8 @@ use crate::volume::Environment;
 const LOOK_AFTER_INTERVAL: Duration = Duration::from_secs(5);
 /// How often old logs are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// How often policies are looked at.
+const POLICY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the end is looked for in between.
 const POLL: Duration = Duration::from_millis(100);
 /// Jobs that run at a time.
@@ -141,8 +143,15 @@ fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<At
     let thread = std::thread::Builder::new().name("look-after".into()).spawn(move || {
         let mut last = clock.monotonic();
         let mut pruned = last;
+        let mut ticked = last;
         while !seen.load(Ordering::SeqCst) {
             clock.sleep(POLL);
+            if clock.monotonic().saturating_sub(ticked) >= POLICY_INTERVAL {
+                if let Err(e) = engine.run_policies() {
+                    tracing::error!("looking at policies: {e}");
+                }
+                ticked = clock.monotonic();
+            }
             if clock.monotonic().saturating_sub(last) < LOOK_AFTER_INTERVAL {
                 continue;
             }

@@ -9,7 +9,8 @@ use super::locks::Hold;
 use crate::adapter::{Health, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{
-    Dataset, DatasetState, Fault, JobKind, Role, Snapshot, SnapshotState, Timeflow, TimeflowState,
+    Dataset, DatasetHooks, DatasetState, Fault, JobKind, PolicyBinding, Role, Snapshot, SnapshotState,
+    Timeflow, TimeflowState,
 };
 
 /// A dataset as it is shown.
@@ -241,6 +242,12 @@ impl Engine {
                     change.remove::<Fault>(fault.id)?;
                 }
             }
+            for binding in change.list::<PolicyBinding>()? {
+                if binding.dataset == id {
+                    change.remove::<PolicyBinding>(binding.id)?;
+                }
+            }
+            change.remove::<DatasetHooks>(id)?;
             change.remove::<Dataset>(id)
         })
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Engine;
 use super::jobs::{JobHandle, NewJob};
 use super::locks::Hold;
+use super::vdb::STARTING;
 use crate::adapter::{Health, Instance, Problem};
 use crate::base::{ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, Fault, JobKind, Role, Severity};
@@ -165,7 +166,10 @@ impl Engine {
         self.submit(new, move |task| {
             let dataset = engine.dataset_by_id(id)?;
             // It may have been stopped on purpose since.
-            if dataset.state == DatasetState::Active { engine.start_server(&dataset, task) } else { Ok(()) }
+            if dataset.state != DatasetState::Active {
+                return Ok(());
+            }
+            engine.around(&dataset, STARTING, task, |task| engine.start_server(&dataset, task))
         })
     }
 

@@ -300,6 +300,15 @@ impl JobTask {
         self.record.id
     }
 
+    pub(super) fn kind(&self) -> JobKind {
+        self.record.kind
+    }
+
+    /// What is raised when the job is to end.
+    pub(super) fn cancel_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancel)
+    }
+
     /// Names what the job made.
     pub(super) fn result(&mut self, name: &str, value: &str) {
         self.record.result.insert(name.to_owned(), value.to_owned());

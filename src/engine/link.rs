@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Engine;
+use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use crate::adapter::{Secrets, Task};
@@ -25,6 +26,7 @@ pub struct LinkRequest {
     pub logs: bool,
     /// Whether an image of the newest snapshot is kept ready.
     pub images: bool,
+    pub attachments: Attachments,
 }
 
 impl LinkRequest {
@@ -44,7 +46,8 @@ impl Engine {
     pub fn link(self: &Arc<Self>, request: LinkRequest) -> Result<JobHandle> {
         let plan = self.plan_link(&request)?;
         let (dataset, timeflow) = self.new_dataset(&request, plan.config)?;
-        if let Err(e) = self.secrets.put(dataset.id, &request.secrets) {
+        let kept = self.secrets.put(dataset.id, &request.secrets);
+        if let Err(e) = kept.and_then(|()| self.attach_all(&dataset, &request.attachments)) {
             self.forget(dataset.id)?;
             return Err(e);
         }
@@ -159,7 +162,7 @@ impl Engine {
         if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::Exists) {
             self.catalog.change(|change| change.remove::<Timeflow>(timeflow.id))?;
         }
-        made
+        made.and_then(|()| self.limit_volume(timeflow))
     }
 
     /// Undoes a link or a provision that failed. What cannot be undone is a warning that says what is left where; the

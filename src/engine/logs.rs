@@ -32,8 +32,10 @@ impl Engine {
     }
 
     fn prune_logs_of(&self, dataset: &Dataset) -> Result<()> {
-        let policy = RetentionPolicy { log_days: LOG_DAYS, ..RetentionPolicy::default() };
-        let since = logs_kept_since(&policy, &TimeZone::UTC, self.now());
+        let without =
+            || (RetentionPolicy { log_days: LOG_DAYS, ..RetentionPolicy::default() }, TimeZone::UTC);
+        let (policy, zone) = self.retention_of(dataset)?.unwrap_or_else(without);
+        let since = logs_kept_since(&policy, &zone, self.now());
         let timeflows = self.catalog.select(|timeflow: &Timeflow| {
             timeflow.dataset == dataset.id
                 && timeflow.log_volume.is_some()

@@ -6,7 +6,9 @@
 
 mod dataset;
 mod export;
+mod door;
 mod faults;
+mod hooks;
 mod images;
 mod jobs;
 mod link;
@@ -14,12 +16,17 @@ mod locks;
 mod logs;
 mod names;
 mod points;
+mod policies;
 mod provision;
 mod recover;
 mod relink;
+mod retention;
+mod run_hooks;
 mod secrets;
+mod simulate;
 mod snapshot;
 mod state;
+mod ticks;
 mod vdb;
 mod volumes;
 
@@ -32,10 +39,14 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub use dataset::{DatasetView, Listing};
+pub use hooks::{Attachments, HookSource, NewHook};
 pub use jobs::{JobHandle, JobLog};
 pub use link::LinkRequest;
+pub use policies::{BoundPolicy, NewPolicy, PolicyView};
 pub use provision::ProvisionRequest;
 pub use relink::ChangeRequest;
+pub use retention::SnapshotVerdict;
+pub use simulate::{ScheduledRuns, Simulation, SimulationRequest};
 pub use volumes::Volumes;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Problem, Repository};
@@ -77,6 +88,9 @@ pub struct Engine {
     restarts: Mutex<HashMap<u64, (u32, Duration)>>,
     /// What each source said last of its staging server, and when it is asked again.
     sources: Mutex<HashMap<u64, (Duration, Vec<Problem>)>>,
+    /// What policies wait for.
+    ticks: Mutex<ticks::Ticks>,
+    hooks: crate::hook::Runner,
     runner: Runner,
 }
 
@@ -87,6 +101,7 @@ impl Engine {
         make_folder(&parts.state.join("instances"), 0o711)?;
         make_folder(&parts.state.join("jobs"), 0o700)?;
         let secrets = SecretStore::open(parts.state.join("secrets"), Arc::clone(&parts.random))?;
+        let hooks = run_hooks::runner(&parts)?;
         let engine = Arc::new(Self {
             catalog: parts.catalog,
             storage: parts.storage,
@@ -99,6 +114,8 @@ impl Engine {
             locks: Locks::default(),
             restarts: Mutex::default(),
             sources: Mutex::default(),
+            ticks: Mutex::default(),
+            hooks,
             runner: Runner::new(parts.jobs_max),
         });
         engine.recover()?;
@@ -119,6 +136,7 @@ impl Engine {
     pub fn plan_link(&self, request: &LinkRequest) -> Result<LinkPlan> {
         self.check_new_name(&request.name)?;
         self.check_port_free(request.port)?;
+        self.check_attachments(crate::catalog::Role::Dsource, &request.attachments)?;
         self.adapter(&request.adapter)?.plan_link(&request.adapter_request(), &request.secrets)
     }
 

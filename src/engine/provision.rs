@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::Engine;
+use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::names::check_name;
@@ -13,6 +14,7 @@ use super::snapshot::require_ready;
 use crate::adapter::{Secrets, Target, Task, VdbOptions};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
+use crate::hook::HookPoint;
 
 /// Another program may take a free port between our look and the server's start.
 const PORT_ATTEMPTS_MAX: usize = 100;
@@ -35,6 +37,7 @@ pub struct ProvisionRequest {
     pub renames: BTreeMap<String, String>,
     /// The owner's password.
     pub secrets: Secrets,
+    pub attachments: Attachments,
 }
 
 impl Engine {
@@ -43,6 +46,7 @@ impl Engine {
         check_name("VDB", &request.name)?;
         self.check_new_name(&request.name)?;
         let origin = self.find_origin(&request.from, &request.target)?;
+        self.check_attachments(Role::Vdb, &request.attachments)?;
         let options = VdbOptions {
             settings: request.settings.clone(),
             owner: request.owner.clone(),
@@ -56,7 +60,8 @@ impl Engine {
             None => self.free_port()?,
         };
         let (dataset, timeflow) = self.new_vdb(request, &origin, config, port)?;
-        if let Err(e) = self.secrets.put(dataset.id, &request.secrets) {
+        let kept = self.secrets.put(dataset.id, &request.secrets);
+        if let Err(e) = kept.and_then(|()| self.attach_all(&dataset, &request.attachments)) {
             self.forget(dataset.id)?;
             return Err(e);
         }
@@ -118,7 +123,9 @@ impl Engine {
         origin: &Origin,
         task: &mut JobTask,
     ) -> Result<()> {
-        let made = self.fill_timeflow(dataset, timeflow, origin, task).and_then(|()| {
+        let made = self.fill_timeflow(dataset, timeflow, origin, task);
+        let made = made.and_then(|()| self.hooks_at(HookPoint::ConfigureClone, dataset, timeflow, task));
+        let made = made.and_then(|()| {
             self.catalog.change(|change| {
                 change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Current)?;
                 change.update::<Dataset>(dataset.id, |dataset| dataset.state = DatasetState::Active)

@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::adapter::Secrets;
 use crate::base::{Error, Random, Result};
 
@@ -14,12 +16,14 @@ use crate::base::{Error, Random, Result};
 pub(super) struct SecretStore {
     folder: PathBuf,
     random: Arc<dyn Random>,
+    /// Held by who changes some of a dataset's secrets and keeps the others.
+    changing: Mutex<()>,
 }
 
 impl SecretStore {
     pub(super) fn open(folder: PathBuf, random: Arc<dyn Random>) -> Result<Self> {
         super::make_folder(&folder, 0o700)?;
-        Ok(Self { folder, random })
+        Ok(Self { folder, random, changing: Mutex::new(()) })
     }
 
     fn path(&self, dataset: u64) -> PathBuf {
@@ -59,6 +63,23 @@ impl SecretStore {
             .map_err(|e| Error::io("write", &shown, e))
     }
 
+    /// Changes some of a dataset's secrets, durably.
+    pub(super) fn update(
+        &self,
+        dataset: u64,
+        body: impl FnOnce(&mut BTreeMap<String, String>),
+    ) -> Result<()> {
+        let _turn = self.changing.lock();
+        let mut secrets = self.get(dataset)?;
+        let before = secrets.0.clone();
+        body(&mut secrets.0);
+        match secrets.0 == before {
+            true => Ok(()),
+            false if secrets.0.is_empty() => self.remove(dataset),
+            false => self.put(dataset, &secrets),
+        }
+    }
+
     /// Forgets a dataset's secrets; no error when it has none.
     pub(super) fn remove(&self, dataset: u64) -> Result<()> {
         let path = self.path(dataset);
@@ -89,6 +110,11 @@ mod tests {
         assert!(!format!("{:?}", store.get(3).unwrap()).contains("hidden"));
         let mode = std::fs::metadata(store.path(3)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        store.update(3, |secrets| drop(secrets.insert("more".into(), "kept".into()))).unwrap();
+        assert_eq!(store.get(3).unwrap().0.len(), 2);
+        store.update(3, BTreeMap::clear).unwrap();
+        assert!(!store.path(3).exists());
+        store.put(3, &secrets).unwrap();
         store.remove(3).unwrap();
         store.remove(3).unwrap();
         assert!(store.get(3).unwrap().0.is_empty());

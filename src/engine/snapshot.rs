@@ -8,6 +8,7 @@ use super::locks::Hold;
 use crate::adapter::{Adapter, Described, Instance, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Change, Dataset, DatasetState, JobKind, Role, Snapshot, SnapshotState, Timeflow};
+use crate::hook::HookPoint;
 
 impl Engine {
     /// All snapshots of a dataset that are there, oldest first.
@@ -47,8 +48,12 @@ impl Engine {
         let timeflow = self.current_timeflow(dataset)?;
         let instance = self.instance(dataset, &timeflow)?;
         if dataset.role == Role::Dsource && dataset.state == DatasetState::Active {
+            self.hooks_at(HookPoint::PreSync, dataset, &timeflow, task)?;
+            self.hooks_at(HookPoint::PreLogSync, dataset, &timeflow, task)?;
             adapter.sync(&instance, task)?;
+            self.hooks_at(HookPoint::PostSync, dataset, &timeflow, task)?;
         }
+        self.hooks_at(HookPoint::PreSnapshot, dataset, &timeflow, task)?;
         let snapshot = self.take_snapshot(dataset, &timeflow, &instance, &**adapter, task)?;
         task.result("snapshot", &format!("{}@{}", dataset.name, snapshot.name));
         if let Some(reason) = &snapshot.unprovisionable {
@@ -61,6 +66,8 @@ impl Engine {
             task.warn(&format!("the copy of the catalog is not of now: {e}"));
         }
         self.queue_image(dataset, &snapshot);
+        self.snapshot_was_taken(dataset.id);
+        self.hooks_after(HookPoint::PostSnapshot, dataset, &timeflow, task);
         Ok(())
     }
 
@@ -177,6 +184,16 @@ impl Engine {
         self.end_image_job_of(&snapshot)?;
         let id = self.catalog.change(|change| change.next_id())?;
         let _held = self.locks.take(id, "destroying a snapshot", &[(dataset.id, Hold::Operate)])?;
+        self.destroy_unused(&dataset, &timeflow, &snapshot)
+    }
+
+    /// Removes a snapshot if nothing depends on it. `InUse` says what does. Who calls holds the dataset.
+    pub(super) fn destroy_unused(
+        &self,
+        dataset: &Dataset,
+        timeflow: &Timeflow,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         // Checked and marked in one transaction: what is made of it checks in one, too.
         self.catalog.change(|change| {
             let users = change.list::<Timeflow>()?;
@@ -201,7 +218,7 @@ impl Engine {
         })?;
         let removed = self
             .remove_images(dataset.id, Some(snapshot.id))
-            .and_then(|()| self.remove_snapshot_record(&timeflow, &snapshot));
+            .and_then(|()| self.remove_snapshot_record(timeflow, snapshot));
         removed.inspect_err(|_| {
             // Refused by the store, because it is held or open: it stays.
             let back = self.catalog.change(|change| {

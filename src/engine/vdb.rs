@@ -10,18 +10,23 @@ use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::points::Origin;
 use super::provision::new_timeflow;
+use super::run_hooks::replacing;
 use super::snapshot::require_ready;
 use crate::adapter::{Target, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
+use crate::hook::HookPoint;
+
+/// The points around a start and a stop.
+pub(super) const STARTING: (HookPoint, HookPoint) = (HookPoint::PreStart, HookPoint::PostStart);
+const STOPPING: (HookPoint, HookPoint) = (HookPoint::PreStop, HookPoint::PostStop);
 
 impl Engine {
     pub fn start(self: &Arc<Self>, name: &str) -> Result<JobHandle> {
         let dataset = self.dataset(name)?;
         self.check_operable(&dataset)?;
         self.on_server(&dataset, JobKind::DbStart, |engine, dataset, task| {
-            engine.start_server(&dataset, task)?;
-            engine.set_state(dataset.id, DatasetState::Active)
+            engine.around(&dataset, STARTING, task, |task| engine.start_and_activate(&dataset, task))
         })
     }
 
@@ -29,10 +34,12 @@ impl Engine {
         let dataset = self.dataset(name)?;
         self.check_operable(&dataset)?;
         self.on_server(&dataset, JobKind::DbStop, |engine, dataset, task| {
-            // Written first: what is seen down after a crash is then meant to be. From here on it is not cancelled.
-            task.compensate("stop");
-            engine.set_state(dataset.id, DatasetState::Stopped)?;
-            engine.stop_server(&dataset, task)
+            engine.around(&dataset, STOPPING, task, |task| {
+                // Written first: what is seen down after a crash is then meant to be. From here on it is not cancelled.
+                task.compensate("stop");
+                engine.set_state(dataset.id, DatasetState::Stopped)?;
+                engine.stop_server(&dataset, task)
+            })
         })
     }
 
@@ -42,8 +49,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Precondition, format!("{name} is not disabled")));
         }
         self.on_server(&dataset, JobKind::DbEnable, |engine, dataset, task| {
-            engine.start_server(&dataset, task)?;
-            engine.set_state(dataset.id, DatasetState::Active)
+            engine.around(&dataset, STARTING, task, |task| engine.start_and_activate(&dataset, task))
         })
     }
 
@@ -51,9 +57,11 @@ impl Engine {
         let dataset = self.dataset(name)?;
         self.check_operable(&dataset)?;
         self.on_server(&dataset, JobKind::DbDisable, |engine, dataset, task| {
-            task.compensate("disable");
-            engine.set_state(dataset.id, DatasetState::Disabled)?;
-            engine.stop_server(&dataset, task)
+            engine.around(&dataset, STOPPING, task, |task| {
+                task.compensate("disable");
+                engine.set_state(dataset.id, DatasetState::Disabled)?;
+                engine.stop_server(&dataset, task)
+            })
         })
     }
 
@@ -66,6 +74,11 @@ impl Engine {
         let (engine, id) = (Arc::clone(self), dataset.id);
         let new = NewJob { kind, target: &dataset.name, dataset: Some(id), holds: vec![(id, Hold::Operate)] };
         self.submit(new, move |task| body(&engine, engine.dataset_by_id(id)?, task))
+    }
+
+    fn start_and_activate(&self, dataset: &Dataset, task: &mut JobTask) -> Result<()> {
+        self.start_server(dataset, task)?;
+        self.set_state(dataset.id, DatasetState::Active)
     }
 
     pub(super) fn start_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
@@ -245,6 +258,10 @@ impl Engine {
 
     fn replace(&self, dataset: &Dataset, origin: &Origin, task: &mut JobTask) -> Result<()> {
         let old = self.current_timeflow(dataset)?;
+        let points = replacing(task.kind());
+        if let Some((before, _)) = points {
+            self.hooks_at(before, dataset, &old, task)?;
+        }
         let created = self.now();
         let volumes = self.timeflow_volumes(&dataset.name, old.log_volume.is_some())?;
         let new = self.catalog.change(|change| {
@@ -265,6 +282,9 @@ impl Engine {
             .stop_server(dataset, task)
             .and(renewed)
             .and_then(|renewed| self.fill_timeflow(&renewed, &new, origin, task).map(|()| renewed))
+            .and_then(|renewed| {
+                self.hooks_at(HookPoint::ConfigureClone, &renewed, &new, task).map(|()| renewed)
+            })
             .and_then(|renewed| self.change_over(&renewed, &old, &new));
         if let Err(error) = filled {
             task.log(&format!("failed: {error}"));
@@ -273,6 +293,9 @@ impl Engine {
             return Err(error);
         }
         task.result("timeflow", &new.volume);
+        if let Some((_, after)) = points {
+            self.hooks_after(after, dataset, &new, task);
+        }
         Ok(())
     }
 

@@ -45,6 +45,8 @@ use serde_json::Value;
 use super::{
     Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository, Secrets,
     Span, Target, Task, VdbOptions,
+    Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan, Point,
+    Repository, Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -248,4 +250,43 @@ impl Adapter for Postgres {
             ("PGDATABASE".to_owned(), database),
         ])
     }
+
+    fn hook_access(&self, instance: &Instance, door: &Path) -> Result<HookAccess> {
+        let server = self.server(instance)?;
+        let (user, folder) = (server.config.superuser.clone(), door.display().to_string());
+        let mut variables = self.connection(instance);
+        let database = variables.get("PGDATABASE").map_or(DATABASE, String::as_str).to_owned();
+        let url = format!(
+            "postgresql://{}@/{}?host={}&port={}",
+            escape(&user),
+            escape(&database),
+            escape(&folder),
+            instance.port
+        );
+        variables.extend([("PGHOST".to_owned(), folder), ("PGUSER".to_owned(), user)]);
+        variables.extend(["DATABASE_URL", "CONNECT_STRING"].map(|name| (name.to_owned(), url.clone())));
+        let source = server.config.source.as_ref().map(|source| HookSource {
+            host: source.host.clone(),
+            port: source.port,
+            database: DATABASE.into(),
+        });
+        Ok(HookAccess {
+            user: Some(server.programs.user.name.clone()),
+            socket: Some(server.socket()),
+            host: "127.0.0.1".into(),
+            database,
+            source,
+            variables,
+        })
+    }
+}
+
+/// A value as part of a URL.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }

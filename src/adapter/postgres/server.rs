@@ -68,6 +68,11 @@ impl<'a> Server<'a> {
         self.instance.state.join("s")
     }
 
+    /// The socket that its clients connect to.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.sockets().join(format!(".s.PGSQL.{}", self.instance.port))
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.instance.state.join("server.log")
     }
