@@ -8,11 +8,13 @@ mod common;
 
 mod external;
 mod faults;
+mod hooks;
 mod hostile;
 mod kills;
 mod lifecycle;
 mod owner;
 mod points;
+mod policies;
 mod refusals;
 mod relink;
 mod stage;
