@@ -111,7 +111,7 @@ fn retention_removes_what_nothing_keeps_and_says_why_the_rest_stays() {
     stage.ok(["timeflow", "bookmark", &all[2], "before-release"]);
     let volume = stage.json(["dsource", "show", "shop"])["volume"].as_str().unwrap().to_owned();
     let held = format!("{volume}@{}", all[3].split_once('@').unwrap().1);
-    stage.ok(["snapshot", "hold", &held, "audit"]);
+    stage.ok(["snapshot", "hold", &held, "--tag", "audit"]);
 
     // A dry run of a policy that it does not have yet; nothing is removed.
     let simulated = stage.json(["policy", "simulate", "shop", "--policy", "one"]);
@@ -141,7 +141,7 @@ fn retention_removes_what_nothing_keeps_and_says_why_the_rest_stays() {
     stage.run(["why", &all[0]]).fails_with(10, &["no snapshot"]);
 
     // What kept them goes, and so do they, after the next snapshot.
-    stage.ok(["snapshot", "release", &held, "audit"]);
+    stage.ok(["snapshot", "release", &held, "--tag", "audit"]);
     stage.ok(["vdb", "delete", "qa", "--yes"]);
     stage.ok(["dsource", "snapshot", "shop"]);
     let newest = format!("shop@{}", stage.newest_snapshot("shop"));
