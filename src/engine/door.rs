@@ -35,7 +35,7 @@ impl Door {
         let folder = scratch.join(format!("{PREFIX}{number:08x}"));
         make_folder(&folder, 0o700)?;
         let door = Self { folder, user, relay: None };
-        if door.user.uid != rustix::process::geteuid().as_raw() {
+        if door.user.is_another() {
             door.user.own(&door.folder)?;
         }
         Ok(door)
@@ -51,7 +51,7 @@ impl Door {
         let path = self.folder.join(name);
         let shown = path.display().to_string();
         let listener = UnixListener::bind(&path).map_err(|e| Error::io("make the socket", &shown, e))?;
-        if self.user.uid != rustix::process::geteuid().as_raw() {
+        if self.user.is_another() {
             self.user.own(&path)?;
         }
         let ending = Arc::new(AtomicBool::new(false));

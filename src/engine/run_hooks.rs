@@ -102,7 +102,7 @@ impl Engine {
             },
         };
         let mut hook = hook.clone();
-        hook.run_as = Some(user.name.clone()).filter(|_| user != OsUser::current());
+        hook.run_as = Some(user.name.clone()).filter(|_| user.is_another());
         let mut door = Door::new(&scratch, number, user)?;
         let access = adapter.hook_access(instance, door.folder())?;
         if let Some(socket) = &access.socket {
@@ -168,7 +168,6 @@ fn secrets(hook: &Hook, instance: &Instance) -> Secrets {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::adapter::HookSource;
 

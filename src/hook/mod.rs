@@ -4,7 +4,6 @@
 //! and holds no secret's value; its time is bounded, and what it leaves running is ended (`Runner::run` says what is
 //! not). Must not know: what the operation is, where variables and secrets come from, where output is kept.
 
-mod account;
 mod definition;
 mod family;
 mod mask;

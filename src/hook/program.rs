@@ -10,11 +10,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::account::Account;
 use super::definition::{Hook, Program, Secrets, Variable, text_problem};
 use super::family::MARKER;
 use super::run_file::RunFile;
-use crate::base::{ErrorKind, Result};
+use crate::base::{ErrorKind, OsUser, Result};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const SHELL: &str = "/bin/sh";
@@ -36,24 +35,23 @@ impl Prepared {
         scratch: &Path,
         run: &str,
     ) -> Result<Self> {
-        let account =
-            Account::find(hook.run_as.as_deref()).map_err(|e| e.context(format!("hook {:?}", hook.name)))?;
+        let user = user_of(hook)?;
         let (words, file) = match &hook.program {
-            Program::Command(words) => (words.clone(), RunFile::create(scratch, run, "", &account)?),
+            Program::Command(words) => (words.clone(), RunFile::create(scratch, run, "", &user)?),
             Program::Script(text) => {
                 let mut words = interpreter(text);
                 check_interpreter(hook, &words[0])?;
-                let file = RunFile::create(scratch, run, text, &account)?;
+                let file = RunFile::create(scratch, run, text, &user)?;
                 words.push(file.path().display().to_string());
                 (words, file)
             }
         };
         let shown = words.first().cloned().unwrap_or_default();
-        let mut command = as_user(hook, &account, &words)?;
+        let mut command = as_user(hook, &user, &words)?;
         command
             .env_clear()
             .env("PATH", PATH)
-            .env("HOME", &account.home)
+            .env("HOME", &user.home)
             .env("LANG", "C.UTF-8")
             .envs(environment)
             .env(MARKER, run)
@@ -116,32 +114,43 @@ fn check_interpreter(hook: &Hook, path: &str) -> Result<()> {
     Err(hook.error(ErrorKind::Precondition, what))
 }
 
+/// The user a hook names, or the one this process is. `NotFound` when the host has none of that name, `NotAllowed` when
+/// this process may not become it.
+fn user_of(hook: &Hook) -> Result<OsUser> {
+    let Some(name) = &hook.run_as else { return Ok(OsUser::current()) };
+    let user = OsUser::named(name).map_err(|e| e.context(format!("hook {:?}", hook.name)))?;
+    if user.is_another() && !rustix::process::geteuid().is_root() {
+        let what = format!("cannot run as {name}: only root may run hooks as another user");
+        return Err(hook.error(ErrorKind::NotAllowed, what));
+    }
+    Ok(user)
+}
+
 /// The command for the user. std sets ids but no groups, so a user with more groups goes through setpriv.
-fn as_user(hook: &Hook, account: &Account, words: &[String]) -> Result<Command> {
+fn as_user(hook: &Hook, user: &OsUser, words: &[String]) -> Result<Command> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| hook.error(ErrorKind::Invalid, "names no program"))?;
-    if !account.change {
-        let mut command = Command::new(program);
-        command.args(arguments);
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if !user.is_another() {
         return Ok(command);
     }
-    if account.groups.is_empty() {
-        let mut command = Command::new(program);
-        command.args(arguments).uid(account.uid).gid(account.gid);
+    let groups: Vec<String> = user.groups().iter().map(u32::to_string).collect();
+    if groups.is_empty() {
+        command.uid(user.uid).gid(user.gid);
         return Ok(command);
     }
     if !Path::new(SETPRIV).exists() {
         let what = format!(
             "cannot run as {}, who is in several groups, without {SETPRIV}: apt-get install util-linux",
-            account.name
+            user.name
         );
         return Err(hook.error(ErrorKind::Precondition, what));
     }
-    let groups: Vec<String> = account.groups.iter().map(u32::to_string).collect();
     let mut command = Command::new(SETPRIV);
     command
-        .arg(format!("--reuid={}", account.uid))
-        .arg(format!("--regid={}", account.gid))
+        .arg(format!("--reuid={}", user.uid))
+        .arg(format!("--regid={}", user.gid))
         .arg(format!("--groups={}", groups.join(",")))
         .arg("--")
         .args(words);

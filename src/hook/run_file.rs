@@ -8,8 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::account::Account;
-use crate::base::{Error, Result};
+use crate::base::{Error, OsUser, Result};
 
 const PREFIX: &str = "hook-";
 
@@ -18,7 +17,7 @@ pub(super) struct RunFile(PathBuf);
 
 impl RunFile {
     /// The file of a run that begins, for the user that it runs as.
-    pub(super) fn create(scratch: &Path, run: &str, text: &str, account: &Account) -> Result<Self> {
+    pub(super) fn create(scratch: &Path, run: &str, text: &str, user: &OsUser) -> Result<Self> {
         let path = scratch.join(format!("{PREFIX}{run}"));
         let shown = path.display().to_string();
         let failed = |e| Error::io("write the hook's script", &shown, e);
@@ -27,8 +26,8 @@ impl RunFile {
         // From here on the file goes, whatever fails.
         let created = Self(path.clone());
         file.write_all(text.as_bytes()).map_err(failed)?;
-        if account.change {
-            fchown(&file, Some(account.uid), Some(account.gid)).map_err(failed)?;
+        if user.is_another() {
+            fchown(&file, Some(user.uid), Some(user.gid)).map_err(failed)?;
         }
         file.set_permissions(Permissions::from_mode(0o400)).map_err(failed)?;
         Ok(created)

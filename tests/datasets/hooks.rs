@@ -1,13 +1,14 @@
 //! Hooks at every point of a dSource's and a VDB's operations: what they are told, and what is left when one fails.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::common::Run;
 use crate::common::postgres::give;
-use crate::stage::{PASSWORD, Stage};
+use crate::hostile::as_superuser;
+use crate::stage::{PASSWORD, Stage, free_port};
 
 const DSOURCE_POINTS: [&str; 5] = ["pre_sync", "pre_log_sync", "post_sync", "pre_snapshot", "post_snapshot"];
 const VDB_POINTS: [&str; 11] = [
@@ -37,7 +38,7 @@ fn stage() -> (Stage, PathBuf) {
 }
 
 /// Adds a hook to each point that leaves a line in `done`, and fails when a file of its name is there.
-fn add_everywhere(stage: &Stage, folder: &PathBuf, dataset: &str, points: &[&str]) {
+fn add_everywhere(stage: &Stage, folder: &Path, dataset: &str, points: &[&str]) {
     let shown = folder.display();
     for point in points {
         let script = stage.fixture.path("hook.sh");
@@ -51,7 +52,7 @@ fn add_everywhere(stage: &Stage, folder: &PathBuf, dataset: &str, points: &[&str
 }
 
 /// What ran since this was asked last.
-fn done(folder: &PathBuf) -> Vec<String> {
+fn done(folder: &Path) -> Vec<String> {
     let path = folder.join("done");
     let text = fs::read_to_string(&path).unwrap_or_default();
     let _ = fs::remove_file(path);
@@ -63,7 +64,7 @@ fn snapshots(stage: &Stage, dataset: &str) -> usize {
 }
 
 /// Runs with one point's hook failing.
-fn failing<const N: usize>(stage: &Stage, folder: &PathBuf, point: &str, arguments: [&str; N]) -> Run {
+fn failing<const N: usize>(stage: &Stage, folder: &Path, point: &str, arguments: [&str; N]) -> Run {
     let mark = folder.join(format!("fail-{point}"));
     fs::write(&mark, "").unwrap();
     let run = stage.run(arguments);
@@ -298,4 +299,105 @@ fn a_hook_is_cancelled_and_one_of_a_template_is_checked() {
             "id",
         ])
         .fails_with(10, &["nobody-here"]);
+}
+
+#[test]
+fn a_link_and_a_provision_bring_their_hooks_and_policies() {
+    let stage = Stage::new();
+    let folder = stage.fixture.path("hooks");
+    fs::create_dir(&folder).unwrap();
+    give(&folder);
+    let script = stage.fixture.path("first.sh");
+    fs::write(&script, format!("echo first >>{}/done\n", folder.display())).unwrap();
+    stage.ok(["policy", "create", "quota", "large", "1GiB"]);
+    let (port, source) = (free_port().to_string(), stage.source.port().to_string());
+    let hook = format!("pre_snapshot={}", script.display());
+    let link = |policy: &str, hook: &str| {
+        stage.run([
+            "dsource",
+            "link",
+            "postgres",
+            "--name",
+            "shop",
+            "--initiated-backup",
+            "--source-user",
+            "repl",
+            "--source-port",
+            &source,
+            "--staging-port",
+            &port,
+            "--policy",
+            policy,
+            "--hook",
+            hook,
+        ])
+    };
+    link("none", &hook).fails_with(10, &["no policy none"]);
+    link("large", &format!("pre_start={}", script.display())).fails_with(2, &["a dSource has no hook point"]);
+    assert_eq!((stage.slots(), stage.volumes().len()), (0, 0));
+    let run = link("large", &hook);
+    assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
+    assert_eq!(done(&folder), ["first"]);
+    let volume = stage.json(["dsource", "show", "shop"])["volume"].as_str().unwrap().to_owned();
+    assert_eq!(stage.json(["volume", "show", &volume])["quota_bytes"], 1 << 30);
+    stage.ok(["dsource", "delete", "shop", "--yes"]);
+    assert_eq!(stage.json(["policy", "show", "large"])["datasets"], json!([]));
+    stage.ok(["policy", "delete", "large"]);
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_no_hook_running_and_no_half_made_vdb() {
+    let (stage, folder) = stage();
+    let script = stage.fixture.path("stay.sh");
+    fs::write(&script, format!("echo $$ >{0}/new\nmv {0}/new {0}/pid\nsleep 1000\n", folder.display()))
+        .unwrap();
+    let hook = format!("configure_clone={}", script.display());
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop", "--hook", &hook, "--no-wait"]);
+    while !folder.join("pid").exists() {}
+    let pid = fs::read_to_string(folder.join("pid")).unwrap().trim().to_owned();
+    assert!(fs::exists(format!("/proc/{pid}")).unwrap());
+    stage.fixture.kill();
+    stage.start_daemon();
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    assert_eq!(fs::read_dir(stage.state_path().join("hooks")).unwrap().count(), 0);
+    assert_eq!((stage.json(["vdb", "list"]), volumes_of(&stage, "qa")), (json!([]), Vec::new()));
+}
+
+#[test]
+fn a_superuser_of_a_vdb_finds_no_way_through_the_door_of_a_hook() {
+    let (stage, folder) = stage();
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    let shown = folder.display();
+    // As who a server runs as, and from outside of every server's namespace: let in.
+    let text = format!(
+        "psql -XAtqc 'SELECT 1' >{shown}/answer; echo $PGHOST $PGPORT >{shown}/new; mv {shown}/new {shown}/door; sleep 1000"
+    );
+    stage.ok([
+        "hook",
+        "add",
+        "shop",
+        "--point",
+        "pre_sync",
+        "--name",
+        "wait",
+        "--command",
+        "sh",
+        "-c",
+        &text,
+    ]);
+    let job = stage.json(["dsource", "snapshot", "shop", "--no-wait"])["id"].to_string();
+    while !folder.join("door").exists() {}
+    assert_eq!(fs::read_to_string(folder.join("answer")).unwrap(), "1\n");
+    let door = fs::read_to_string(folder.join("door")).unwrap();
+    let (host, port) = door.trim().split_once(' ').unwrap();
+    let enter = format!("psql -h {host} -p {port} -U postgres -d postgres -w -XAtqc 'SELECT 1'");
+    let run = as_superuser(&stage, "qa", &format!("COPY (SELECT 1) TO PROGRAM $$ {enter} $$"));
+    assert_ne!(run.status, 0, "{run:?}");
+    assert!(
+        stage.daemon_log().contains("lives in another mount namespace"),
+        "{run:?}\n{}",
+        stage.daemon_log()
+    );
+    stage.ok(["job", "cancel", &job]);
 }

@@ -9,7 +9,7 @@ use crate::common::postgres::give;
 use crate::stage::Stage;
 
 /// Asks a server as its superuser, by the engine's own way in: the socket, as root.
-fn as_superuser(stage: &Stage, name: &str, sql: &str) -> Run {
+pub(crate) fn as_superuser(stage: &Stage, name: &str, sql: &str) -> Run {
     let port = stage.port(name);
     let instances = fs::read_dir(stage.state_path().join("instances")).unwrap().flatten();
     let folder = instances
