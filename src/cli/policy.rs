@@ -17,8 +17,8 @@ pub(super) enum Command {
     /// Make a policy; `policy apply` gives it to datasets
     #[command(subcommand)]
     Create(CreateCommand),
-    /// List policies and who has them
-    List,
+    /// List policies and who has them, or those of one dataset with their last and next runs
+    List { dataset: Option<String> },
     /// Show one policy, and when it runs next
     Show { name: String },
     /// Delete a policy that no dataset has
@@ -119,7 +119,11 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Create(command) => {
             context.output.show(&client.post::<Policy>("/v1/policies", &new_policy(command))?)?;
         }
-        Command::List => context.output.show(&Policies(client.get("/v1/policies")?))?,
+        Command::List { dataset: None } => context.output.show(&Policies(client.get("/v1/policies")?))?,
+        Command::List { dataset: Some(name) } => {
+            let found = client.get(&format!("/v1/datasets/{}/policies", segment(&name)))?;
+            context.output.show(&Bindings(found))?;
+        }
         Command::Show { name } => context.output.show(&client.get::<Policy>(&path(&name))?)?,
         Command::Delete { name } => client.delete::<()>(&path(&name))?,
         Command::Apply { name, dataset } => client.put::<()>(&bound(&name, &dataset))?,
@@ -206,6 +210,28 @@ impl Show for Policies {
                 policy.kind.clone(),
                 describe(policy),
                 format_list(&datasets),
+            ]);
+        }
+        table
+    }
+}
+
+/// The policies of one dataset.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Bindings(Vec<Binding>);
+
+impl Show for Bindings {
+    fn table(&self) -> Table {
+        let mut table = Table::new(&["POLICY", "KIND", "LAST RUN", ">LAST JOB", "NEXT RUN"]);
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        for binding in &self.0 {
+            table.row(vec![
+                binding.policy.clone(),
+                binding.kind.clone(),
+                or_dash(&binding.last_run),
+                binding.last_job.map_or_else(|| "-".into(), |job| job.to_string()),
+                or_dash(&binding.next_run),
             ]);
         }
         table

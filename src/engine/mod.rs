@@ -17,6 +17,8 @@ mod logs;
 mod names;
 mod points;
 mod policies;
+#[cfg(test)]
+mod policy_tests;
 mod provision;
 mod recover;
 mod relink;

@@ -84,7 +84,7 @@ impl NewPolicy {
 }
 
 /// Refuses a policy whose kind means nothing to a dataset of this role.
-fn check_fits(policy: &Policy, role: Role) -> Result<()> {
+pub(super) fn check_fits(policy: &Policy, role: Role) -> Result<()> {
     let fits = match policy.kind {
         PolicyKind::SnapSync => role == Role::Dsource,
         PolicyKind::Snapshot | PolicyKind::Refresh => role == Role::Vdb,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Engine;
-use super::policies::zone;
+use super::policies::{check_fits, zone};
 use super::retention::SnapshotVerdict;
 use crate::base::{Error, Result};
 use crate::catalog::{Policy, PolicyKind, Snapshot};
@@ -65,6 +65,9 @@ impl Engine {
         match &request.dataset {
             Some(name) => {
                 let dataset = self.dataset(name)?;
+                if let Some(policy) = &named {
+                    check_fits(policy, dataset.role)?;
+                }
                 let bound = self.bindings_of(dataset.id)?.into_iter().map(|(policy, _)| policy);
                 // The named one takes the place of the one of its kind.
                 let kind = named.as_ref().map(|policy| policy.kind);

@@ -19,6 +19,23 @@ fn a_killed_daemon_leaves_nothing_half_done() {
     let run = stage.link("shop");
     assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    // Retention at work after each snapshot, and a hook in each.
+    stage.ok(["policy", "create", "retention", "few", "--daily", "1"]);
+    for dataset in ["shop", "qa"] {
+        stage.ok(["policy", "apply", "few", dataset]);
+        stage.ok([
+            "hook",
+            "add",
+            dataset,
+            "--point",
+            "pre_snapshot",
+            "--name",
+            "wait",
+            "--command",
+            "sleep",
+            "0.2",
+        ]);
+    }
     for number in 0..kills {
         let now =
             stage.source.query("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')");

@@ -146,5 +146,5 @@ fn what_cannot_be_run_is_named() {
     hook.run_as = Some("nobody-at-all".into());
     let error = bench.run(&hook).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.message().contains("hook \"load\": there is no user \"nobody-at-all\""), "{error}");
+    assert!(error.message().contains("hook \"load\": there is no user nobody-at-all"), "{error}");
 }
