@@ -32,7 +32,7 @@ pub(super) struct Source {
     /// A script's file; its text is kept, run by the interpreter of its #! line or by /bin/sh
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// A program and its arguments, run without a shell
+    /// A program and its arguments, run without a shell; all that follows belongs to it
     #[arg(long, value_name = "WORDS", num_args = 1.., allow_hyphen_values = true)]
     command: Option<Vec<String>>,
     /// A template
@@ -79,8 +79,10 @@ pub(super) enum TemplateCommand {
     /// Keep a template; parameters stand in it as {{NAME}}
     Create {
         name: String,
+        /// A script's file
         #[arg(long, value_name = "FILE", required_unless_present = "command")]
         script: Option<PathBuf>,
+        /// A program and its arguments; all that follows belongs to it
         #[arg(long, value_name = "WORDS", num_args = 1.., allow_hyphen_values = true, conflicts_with = "script")]
         command: Option<Vec<String>>,
         /// A parameter, and what it is for

@@ -268,7 +268,10 @@ fn describe_binding(binding: &Binding) -> String {
 
 impl Show for Simulation {
     fn table(&self) -> Table {
-        let mut table = Table::new(&["SNAPSHOT", ">TIMEFLOW", "VERDICT", "WHY"]);
+        let mut table = match self.snapshots.is_empty() {
+            true => Table::facts(),
+            false => Table::new(&["SNAPSHOT", ">TIMEFLOW", "VERDICT", "WHY"]),
+        };
         for verdict in &self.snapshots {
             let (word, why) = match verdict.kept {
                 true => ("keep", verdict.reasons.join("; ")),
