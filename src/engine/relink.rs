@@ -139,15 +139,14 @@ impl Engine {
         request: &ChangeRequest,
         task: &mut JobTask,
     ) -> Result<()> {
-        let secrets = self.secrets.get(old.id)?;
-        let mut all = secrets.clone();
-        all.0.extend(request.secrets.0.clone());
+        // Only these: a hook's may change meanwhile.
+        let before = self.secrets.get(old.id)?;
         let running = old.state == DatasetState::Active;
         if running {
             self.stop_server(old, task)?;
         }
         let changed = self.write_change(old, config, request).and_then(|new| {
-            self.secrets.put(old.id, &all)?;
+            self.secrets.update(old.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
             if running { self.start_server(&new, task) } else { Ok(()) }
         });
         let Err(error) = changed else { return Ok(()) };
@@ -162,7 +161,11 @@ impl Engine {
                 })
             })
             .and_then(|back| {
-                self.secrets.put(old.id, &secrets)?;
+                self.secrets.update(old.id, |secrets| {
+                    secrets.retain(|name, _| !request.secrets.0.contains_key(name));
+                    let known = before.0.iter().filter(|(name, _)| request.secrets.0.contains_key(*name));
+                    secrets.extend(known.map(|(name, value)| (name.clone(), value.clone())));
+                })?;
                 if running { self.start_server(&back, task) } else { Ok(()) }
             });
         if let Err(e) = back {
@@ -203,9 +206,7 @@ impl Engine {
         if let Err(e) = self.end_hold(&timeflow.id) {
             task.warn(&format!("given up: {e}; take it away there"));
         }
-        let mut secrets = self.secrets.get(old.id)?;
-        secrets.0.extend(request.secrets.0.clone());
-        self.secrets.put(old.id, &secrets)?;
+        self.secrets.update(old.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
         // Written first, so that a crash leaves nothing on the source that nobody knows.
         self.catalog.change(|change| {
             change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = Some(plan.config.clone()))
@@ -273,9 +274,7 @@ impl Engine {
             task.log(&format!("note: {warning}"));
         }
         let old = self.current_timeflow(dataset)?;
-        let mut secrets = self.secrets.get(dataset.id)?;
-        secrets.0.extend(request.secrets.0.clone());
-        self.secrets.put(dataset.id, &secrets)?;
+        self.secrets.update(dataset.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
         let new = self.new_resync_timeflow(dataset, &old, plan.config.clone())?;
         let mut instance = self.instance(dataset, &new)?;
         instance.config = plan.config;

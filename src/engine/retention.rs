@@ -86,7 +86,8 @@ impl Stock {
         let keeps = |timeflow: &Timeflow| {
             verdicts.iter().any(|verdict| verdict.snapshot.timeflow == timeflow.id && verdict.keeps())
         };
-        retired.into_iter().filter(|timeflow| !keeps(timeflow)).collect()
+        // One that still holds something on a source goes when that has been let go.
+        retired.into_iter().filter(|timeflow| timeflow.held.is_none() && !keeps(timeflow)).collect()
     }
 
     /// What is pinned to a snapshot, in words.
@@ -234,17 +235,18 @@ mod tests {
     }
 
     fn timeflow(id: u64, state: TimeflowState, retired: Option<Timestamp>) -> Timeflow {
-        Timeflow {
-            id,
-            dataset: 1,
-            volume: format!("qa.{id}"),
-            state,
-            created: at(0),
-            from_snapshot: None,
-            from: None,
-            retired,
-            log_volume: Some(format!("qa.{id}.logs")),
-        }
+        serde_json::from_value(serde_json::json!({
+            "id": id,
+            "dataset": 1,
+            "volume": format!("qa.{id}"),
+            "state": state,
+            "created": at(0),
+            "from_snapshot": null,
+            "from": null,
+            "retired": retired,
+            "log_volume": format!("qa.{id}.logs"),
+        }))
+        .unwrap()
     }
 
     fn snapshot(id: u64, timeflow: u64, taken: Timestamp) -> Snapshot {
