@@ -5,8 +5,8 @@
 //! only as adapters, storage only as `Volumes`, and nothing of HTTP or arguments.
 
 mod dataset;
-mod export;
 mod door;
+mod export;
 mod faults;
 mod hooks;
 mod images;

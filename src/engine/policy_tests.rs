@@ -69,6 +69,10 @@ impl Volumes for Names {
         Ok(Vec::new())
     }
 
+    fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {
+        self.folder(volume).join(snapshot)
+    }
+
     fn folder(&self, volume: &str) -> PathBuf {
         PathBuf::from("/nowhere").join(volume)
     }
@@ -92,8 +96,10 @@ impl Bench {
         let clock = Arc::new(SimClock::new(start, Duration::ZERO));
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
         let volumes = Arc::new(Names::default());
+        let storage = Arc::new(SimStorage::new());
         let engine = Engine::open(Parts {
-            catalog: Catalog::open(&SimStorage::new()).unwrap(),
+            catalog: Catalog::open(&*storage).unwrap(),
+            storage,
             adapters: vec![Arc::new(Postgres::new(clock.clone(), Arc::clone(&random)))],
             volumes: volumes.clone(),
             store: "/store".into(),
