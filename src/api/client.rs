@@ -4,7 +4,9 @@ use std::path::Path;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -44,7 +46,8 @@ impl ApiClient {
             std::io::ErrorKind::PermissionDenied => Error::new(
                 ErrorKind::NotAllowed,
                 format!("only root and the owner of {} may talk to its daemon", store.display()),
-            ),
+            )
+            .with_hint("run as root, or as the store's owner"),
             _ => Error::io("connect to", &store.display().to_string(), e),
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,6 +98,34 @@ impl ApiClient {
         self.get(&format!("/v1/jobs/{id}/log?from={from}"))
     }
 
+    /// All pages of a list, one after the other.
+    pub fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let mut entries = Vec::new();
+        let mut next = Some(path.to_owned());
+        while let Some(path) = next.take() {
+            let (status, headers, answer) = self.ask(Method::GET, &path, Vec::new())?;
+            entries.append(&mut read::<Vec<T>>(status, &answer)?);
+            next = headers.get(header::LINK).and_then(|links| next_page(links.to_str().ok()?));
+        }
+        Ok(entries)
+    }
+
+    /// Follows a stream of server-sent events. The connection serves nothing else until the stream is dropped.
+    pub fn follow(&self, path: &str) -> Result<Frames<'_>> {
+        let request = request(Method::GET, path, Vec::new())?;
+        let response = self.runtime.block_on(async {
+            let mut sender = self.sender.lock().await;
+            sender.ready().await.map_err(broken)?;
+            sender.send_request(request).await.map_err(broken)
+        })?;
+        if response.status().is_success() {
+            return Ok(Frames { client: self, body: response.into_body(), read: Vec::new() });
+        }
+        let status = response.status();
+        let answer = self.runtime.block_on(whole(response.into_body()))?;
+        Err(read::<()>(status, &answer).err().unwrap_or_else(|| Error::invalid("no stream")))
+    }
+
     fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
         let bytes = match method {
             Method::POST | Method::PUT => {
@@ -102,27 +133,93 @@ impl ApiClient {
             }
             _ => Vec::new(),
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(bytes)))
-            .map_err(|e| Error::invalid(format!("{path} is no address: {e}")))?;
-        let (status, answer) = self.runtime.block_on(async {
+        let (status, _, answer) = self.ask(method, path, bytes)?;
+        read(status, &answer)
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, HeaderMap, Bytes)> {
+        let request = request(method, path, body)?;
+        self.runtime.block_on(async {
             let mut sender = self.sender.lock().await;
             sender.ready().await.map_err(broken)?;
             let response = sender.send_request(request).await.map_err(broken)?;
-            let status = response.status();
-            let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-            let answer = body
-                .collect()
-                .await
-                .map_err(|e| Error::new(ErrorKind::Io, format!("the daemon's answer: {e}")))?;
-            Ok::<_, Error>((status, answer.to_bytes()))
-        })?;
-        read(status, &answer)
+            let (status, headers) = (response.status(), response.headers().clone());
+            Ok((status, headers, whole(response.into_body()).await?))
+        })
     }
+}
+
+/// Server-sent events as they come.
+pub struct Frames<'a> {
+    client: &'a ApiClient,
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: String,
+    /// JSON.
+    pub data: String,
+}
+
+impl Frames<'_> {
+    /// The next one; `None` when the stream has ended.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        loop {
+            if let Some(at) = self.read.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.read.drain(..at + 2).collect();
+                match parse_frame(&String::from_utf8_lossy(&block)) {
+                    Some(frame) => return Ok(Some(frame)),
+                    // A sign of life.
+                    None => continue,
+                }
+            }
+            if self.read.len() > ANSWER_BYTES_MAX {
+                return Err(Error::new(ErrorKind::Unsupported, "the daemon's stream is not understood"));
+            }
+            match self.client.runtime.block_on(self.body.frame()) {
+                Some(piece) => {
+                    if let Ok(bytes) = piece.map_err(broken)?.into_data() {
+                        self.read.extend_from_slice(&bytes);
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn parse_frame(block: &str) -> Option<Frame> {
+    let field = |name: &str| {
+        let lines = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        lines.map(|value| value.strip_prefix(' ').unwrap_or(value)).collect::<Vec<_>>().join("\n")
+    };
+    let frame = Frame { kind: field("event"), data: field("data") };
+    (!frame.kind.is_empty()).then_some(frame)
+}
+
+fn request(method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| Error::invalid(format!("{path} is no address: {e}")))
+}
+
+async fn whole(body: Incoming) -> Result<Bytes> {
+    let collected = http_body_util::Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    let collected = collected.map_err(|e| Error::new(ErrorKind::Io, format!("the daemon's answer: {e}")))?;
+    Ok(collected.to_bytes())
+}
+
+/// The address that a `Link` header calls the next page.
+fn next_page(links: &str) -> Option<String> {
+    let link = links.split(", ").find(|link| link.contains("rel=\"next\""))?;
+    Some(link.split_once('<')?.1.split_once('>')?.0.to_owned())
 }
 
 fn read<T: DeserializeOwned>(status: StatusCode, answer: &[u8]) -> Result<T> {
@@ -168,5 +265,15 @@ mod tests {
     fn names_are_escaped() {
         assert_eq!(segment("shop-1.qa"), "shop-1.qa");
         assert_eq!(segment("a/b c"), "a%2Fb%20c");
+    }
+
+    #[test]
+    fn links_and_frames_are_read() {
+        let links = "</v1/a?before=3>; rel=\"prev\", </v1/a?limit=2&after=9>; rel=\"next\"";
+        assert_eq!(next_page(links).as_deref(), Some("/v1/a?limit=2&after=9"));
+        assert_eq!(next_page("</v1/a?before=3>; rel=\"prev\""), None);
+        let frame = parse_frame("event: log\nid: 4\ndata: \"x\"\n\n").unwrap();
+        assert_eq!((frame.kind.as_str(), frame.data.as_str()), ("log", "\"x\""));
+        assert_eq!(parse_frame(":\n\n"), None);
     }
 }

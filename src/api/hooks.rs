@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -19,7 +20,7 @@ use crate::hook::{self, Program, Variable};
 const TIME_LIMIT_SECONDS: u32 = 600;
 
 /// A request to add a hook. It has exactly one of `script`, `command` and `template`.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewHook {
     /// Unique in the dataset; a hook of this name is replaced.
@@ -55,7 +56,7 @@ impl std::fmt::Debug for NewHook {
 }
 
 /// A hook of a dataset.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Hook {
     pub name: String,
     pub point: String,
@@ -69,7 +70,7 @@ pub struct Hook {
 }
 
 /// A template: a hook without point and user, whose program has parameters written `{{NAME}}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookTemplate {
     pub name: String,

@@ -1,19 +1,43 @@
-//! The HTTP API: routes, what goes over the wire, and the client that the command line uses.
+//! The HTTP API: routes, what goes over the wire, who may ask for what, and the client that the command line uses.
 //!
-//! Wire types are this module's own; the catalog's records never go out as they are. Knows no store.
+//! Wire types are this module's own; the catalog's records never go out as they are. Knows no store and no sockets.
 
+mod access;
 mod client;
 mod hooks;
+mod idempotency;
+mod openapi;
+mod operations;
+mod paging;
 mod policies;
 mod problem;
 mod routes;
+mod stream;
+mod tokens;
 mod types;
 
-pub use client::{ApiClient, segment};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+
+pub use access::Via;
+pub use client::{ApiClient, Frame, Frames, segment};
 pub use hooks::{Hook, HookTemplate, NewHook};
+pub use openapi::document_text;
 pub use policies::{
     Binding, NewPolicy, Policy, Retention, Runs, Schedule, SimulateRequest, Simulation, Verdict, Why,
 };
 pub use problem::Problem;
-pub use routes::router;
+pub use tokens::{MadeToken, NewToken, Token};
 pub use types::*;
+
+use crate::engine::Engine;
+
+/// The whole API, for connections that carry `Via` as an extension; those without it come from the network.
+pub fn router(engine: Arc<Engine>) -> Router {
+    let keys = idempotency::Keys::default();
+    routes::router(Arc::clone(&engine))
+        .layer(from_fn_with_state((Arc::clone(&engine), keys), idempotency::once))
+        .layer(from_fn_with_state(engine, access::guard))
+}

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access::Principal;
 use super::problem::Problem;
 use super::routes::{Answer, Body, Shared, blocking};
 use crate::base::{Error, Result};
@@ -20,7 +22,7 @@ use crate::schedule::{CronSchedule, FirstWeekday, RetentionPolicy};
 const RUNS: usize = 5;
 
 /// When a policy runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Five fields, or six with the second first, or `@hourly` and its like.
@@ -34,7 +36,7 @@ fn utc() -> String {
 }
 
 /// How long snapshots and logs are kept. A count of 0 switches a rule off.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// Every snapshot of this many days.
@@ -59,7 +61,7 @@ pub struct Retention {
 }
 
 /// A request to make a policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPolicy {
     pub name: String,
@@ -72,7 +74,7 @@ pub struct NewPolicy {
 }
 
 /// A policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Policy {
     pub name: String,
     pub kind: String,
@@ -85,7 +87,7 @@ pub struct Policy {
 }
 
 /// That a dataset has a policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Binding {
     pub dataset: String,
     pub policy: String,
@@ -98,7 +100,7 @@ pub struct Binding {
 }
 
 /// A request for a dry run: of a dataset, of a policy, or of a dataset as if it had that policy.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SimulateRequest {
     pub dataset: Option<String>,
@@ -109,7 +111,7 @@ pub struct SimulateRequest {
 }
 
 /// What policies would do at a moment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Simulation {
     pub at: String,
     /// The retention policy that judges; without one all is kept.
@@ -121,7 +123,7 @@ pub struct Simulation {
 }
 
 /// What becomes of a snapshot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// `DATASET@NAME`.
     pub snapshot: String,
@@ -132,7 +134,7 @@ pub struct Verdict {
 }
 
 /// Why a snapshot is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// The retention policy of its dataset.
     pub retention: Option<String>,
@@ -141,7 +143,7 @@ pub struct Why {
 }
 
 /// The next runs of a policy.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Runs {
     pub policy: String,
     pub kind: String,
@@ -160,9 +162,21 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/v1/datasets/{name}/snapshots/{snapshot}/why", get(why))
 }
 
-async fn list(State(engine): Shared) -> Answer<Vec<Policy>> {
-    let found = blocking(engine, |engine| engine.policies()).await?;
-    Ok(Json(found.into_iter().map(Policy::from).collect()))
+async fn list(State(engine): Shared, Extension(principal): Extension<Principal>) -> Answer<Vec<Policy>> {
+    let found = blocking(engine, move |engine| {
+        let mut found = engine.policies()?;
+        found.iter_mut().for_each(|view| hide(engine, &principal, view));
+        Ok(found)
+    });
+    Ok(Json(found.await?.into_iter().map(Policy::from).collect()))
+}
+
+/// Leaves out the datasets that the caller may not see.
+fn hide(engine: &Engine, principal: &Principal, view: &mut PolicyView) {
+    view.bound.retain(|bound| {
+        let dataset = engine.dataset(&bound.dataset);
+        principal.sees(dataset.ok().as_ref().map(|dataset| dataset.group.as_str()))
+    });
 }
 
 async fn create(State(engine): Shared, Body(body): Body<NewPolicy>) -> Answer<Policy> {
@@ -173,8 +187,17 @@ async fn create(State(engine): Shared, Body(body): Body<NewPolicy>) -> Answer<Po
     Ok(Json(made.await?.into()))
 }
 
-async fn show(State(engine): Shared, Path(name): Path<String>) -> Answer<Policy> {
-    Ok(Json(blocking(engine, move |engine| engine.policy(&name)).await?.into()))
+async fn show(
+    State(engine): Shared,
+    Extension(principal): Extension<Principal>,
+    Path(name): Path<String>,
+) -> Answer<Policy> {
+    let found = blocking(engine, move |engine| {
+        let mut view = engine.policy(&name)?;
+        hide(engine, &principal, &mut view);
+        Ok(view)
+    });
+    Ok(Json(found.await?.into()))
 }
 
 async fn delete(State(engine): Shared, Path(name): Path<String>) -> std::result::Result<StatusCode, Problem> {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, FromRequest, Path, Query, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::access::Principal;
 use super::hooks::attachments;
+use super::paging::{self, Page, Paged};
 use super::problem::Problem;
 use super::types::{
     Accepted, Bookmark, Change, Dataset, Event, Export, Job, JobLog, Link, LinkPlan, Points, Provision,
@@ -26,16 +29,16 @@ use crate::engine::{Engine, JobHandle, LinkRequest, ProvisionRequest};
 
 /// The longest that one request waits for a job.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Events and jobs that one answer holds.
-const LIST_MAX: usize = 1000;
 
 pub(super) type Shared = State<Arc<Engine>>;
 pub(super) type Answer<T> = std::result::Result<Json<T>, Problem>;
 pub(super) type Started = std::result::Result<(StatusCode, Json<Accepted>), Problem>;
+type Listed = std::result::Result<Response, Problem>;
 
-/// The whole API.
-pub fn router(engine: Arc<Engine>) -> Router {
+/// The routes of the API. Who may ask for what is not decided here: see `access`.
+pub(super) fn router(engine: Arc<Engine>) -> Router {
     Router::new()
+        .route("/v1/openapi.json", get(openapi))
         .route("/v1/repositories", get(repositories))
         .route("/v1/dsources", get(list_dsources).post(link))
         .route("/v1/dsources/plan", post(plan_link))
@@ -62,6 +65,9 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/events", get(list_events))
         .merge(super::policies::routes())
         .merge(super::hooks::routes())
+        .merge(super::stream::routes())
+        .merge(super::tokens::routes())
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::from(Error::not_found("there is no such address in this API")) })
         .with_state(engine)
 }
@@ -104,6 +110,10 @@ async fn started(
     Ok((StatusCode::ACCEPTED, Json(Accepted { job: handle.id })))
 }
 
+async fn openapi() -> impl axum::response::IntoResponse {
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], super::openapi::document_text())
+}
+
 async fn repositories(State(engine): Shared) -> Answer<Vec<Repository>> {
     let found = blocking(engine, |engine| engine.repositories()).await?;
     let row = |found: crate::adapter::Repository| Repository {
@@ -115,17 +125,37 @@ async fn repositories(State(engine): Shared) -> Answer<Vec<Repository>> {
     Ok(Json(found.into_iter().map(row).collect()))
 }
 
-async fn list_dsources(State(engine): Shared) -> Answer<Vec<Dataset>> {
-    list(engine, Role::Dsource).await
+async fn list_dsources(
+    State(engine): Shared,
+    Extension(principal): Extension<Principal>,
+    Query(asked): Page,
+    uri: Uri,
+) -> Listed {
+    list(engine, Role::Dsource, principal, asked, &uri).await
 }
 
-async fn list_vdbs(State(engine): Shared) -> Answer<Vec<Dataset>> {
-    list(engine, Role::Vdb).await
+async fn list_vdbs(
+    State(engine): Shared,
+    Extension(principal): Extension<Principal>,
+    Query(asked): Page,
+    uri: Uri,
+) -> Listed {
+    list(engine, Role::Vdb, principal, asked, &uri).await
 }
 
-async fn list(engine: Arc<Engine>, role: Role) -> Answer<Vec<Dataset>> {
-    let found = blocking(engine, move |engine| engine.datasets(role)).await?;
-    Ok(Json(found.into_iter().map(Dataset::from).collect()))
+async fn list(
+    engine: Arc<Engine>,
+    role: Role,
+    principal: Principal,
+    asked: paging::Asked,
+    uri: &Uri,
+) -> Listed {
+    let found = blocking(engine, move |engine| {
+        let mut found = engine.datasets(role)?;
+        found.retain(|view| principal.sees(Some(&view.dataset.group)));
+        Ok(paging::oldest(found, |view| view.dataset.id, asked))
+    });
+    Ok(found.await?.map(Dataset::from).answer(uri))
 }
 
 fn link_request(link: Link) -> Result<LinkRequest> {
@@ -230,13 +260,18 @@ async fn delete(State(engine): Shared, Path(name): Path<String>, Query(query): Q
     started(engine, move |engine| engine.delete(&name, query.force.unwrap_or(false))).await
 }
 
-async fn list_snapshots(State(engine): Shared, Path(name): Path<String>) -> Answer<Vec<Snapshot>> {
+async fn list_snapshots(
+    State(engine): Shared,
+    Path(name): Path<String>,
+    Query(asked): Page,
+    uri: Uri,
+) -> Listed {
     let found = blocking(engine, move |engine| {
         let dataset = engine.dataset(&name)?;
-        let snapshots = engine.snapshots_of(dataset.id)?;
-        Ok(snapshots.into_iter().map(|snapshot| Snapshot::of(&name, snapshot)).collect())
+        let page = paging::oldest(engine.snapshots_of(dataset.id)?, |snapshot| snapshot.id, asked);
+        Ok(page.map(|snapshot| Snapshot::of(&name, snapshot)))
     });
-    Ok(Json(found.await?))
+    Ok(found.await?.answer(&uri))
 }
 
 async fn points(State(engine): Shared, Path(name): Path<String>) -> Answer<Vec<Points>> {
@@ -307,11 +342,18 @@ async fn bookmark(State(engine): Shared, Body(body): Body<Bookmark>) -> Answer<S
     Ok(Json(found.await?))
 }
 
-async fn list_jobs(State(engine): Shared) -> Answer<Vec<Job>> {
-    let found = blocking(engine, |engine| engine.catalog().list::<catalog::Job>()).await?;
-    // The newest are what is asked for.
-    let from = found.len().saturating_sub(LIST_MAX);
-    Ok(Json(found.into_iter().skip(from).map(Job::from).collect()))
+async fn list_jobs(
+    State(engine): Shared,
+    Extension(principal): Extension<Principal>,
+    Query(asked): Page,
+    uri: Uri,
+) -> Listed {
+    let now = engine.now();
+    let found: Paged<catalog::Job> = blocking(engine, move |engine| {
+        paging::newest(engine, asked, |job: &catalog::Job| principal.sees(job.group.as_deref()))
+    })
+    .await?;
+    Ok(found.map(|job| Job::of(job, now)).answer(&uri))
 }
 
 #[derive(Deserialize)]
@@ -322,7 +364,23 @@ struct Wait {
 
 async fn show_job(State(engine): Shared, Path(id): Path<u64>, Query(query): Query<Wait>) -> Answer<Job> {
     let limit = Duration::from_secs(query.wait.unwrap_or(0)).min(WAIT_MAX);
-    Ok(Json(blocking(engine, move |engine| engine.wait_for_job(id, limit)).await?.into()))
+    let mut changes = engine.changes();
+    let ended = async {
+        loop {
+            changes.borrow_and_update();
+            let job = blocking(Arc::clone(&engine), move |engine| engine.job(id)).await?;
+            let left = engine.is_ending() && job.status == catalog::JobStatus::Queued;
+            // The engine outlives its requests: the sender is there.
+            if job.status.is_final() || left || changes.changed().await.is_err() {
+                return Ok::<_, Problem>(job);
+            }
+        }
+    };
+    let job = match tokio::time::timeout(limit, ended).await {
+        Ok(job) => job?,
+        Err(_) => blocking(Arc::clone(&engine), move |engine| engine.job(id)).await?,
+    };
+    Ok(Json(Job::of(job, engine.now())))
 }
 
 #[derive(Deserialize)]
@@ -336,11 +394,19 @@ async fn job_log(State(engine): Shared, Path(id): Path<u64>, Query(query): Query
 }
 
 async fn cancel_job(State(engine): Shared, Path(id): Path<u64>) -> Answer<Job> {
-    Ok(Json(blocking(engine, move |engine| engine.cancel(id)).await?.into()))
+    let now = engine.now();
+    Ok(Json(Job::of(blocking(engine, move |engine| engine.cancel(id)).await?, now)))
 }
 
-async fn list_events(State(engine): Shared) -> Answer<Vec<Event>> {
-    let found = blocking(engine, |engine| engine.catalog().list::<catalog::Event>()).await?;
-    let from = found.len().saturating_sub(LIST_MAX);
-    Ok(Json(found.into_iter().skip(from).map(Event::from).collect()))
+async fn list_events(
+    State(engine): Shared,
+    Extension(principal): Extension<Principal>,
+    Query(asked): Page,
+    uri: Uri,
+) -> Listed {
+    let found: Paged<catalog::Event> = blocking(engine, move |engine| {
+        paging::newest(engine, asked, |event: &catalog::Event| principal.sees(event.group.as_deref()))
+    })
+    .await?;
+    Ok(found.map(Event::from).answer(&uri))
 }

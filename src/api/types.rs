@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,7 +14,7 @@ use crate::catalog::{self, Role};
 use crate::engine;
 
 /// A request to link a source.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     pub name: String,
@@ -53,7 +55,7 @@ pub fn default_group() -> String {
 }
 
 /// What a link will do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LinkPlan {
     pub review: Vec<(String, String)>,
     pub warnings: Vec<String>,
@@ -67,7 +69,7 @@ impl From<crate::adapter::LinkPlan> for LinkPlan {
 }
 
 /// A request to provision a VDB.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Provision {
     pub name: String,
@@ -113,7 +115,7 @@ fn yes() -> bool {
 }
 
 /// A point in time: at most one of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
     /// RFC 3339 with an offset: all that was committed up to then.
@@ -146,7 +148,7 @@ impl TryFrom<Point> for Target {
 }
 
 /// From where to where points in time of one timeflow can be reached.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Points {
     pub timeflow: u64,
     pub current: bool,
@@ -176,7 +178,7 @@ impl Points {
 }
 
 /// A request to refresh or rewind.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Replace {
     /// For a refresh `DATASET[@SNAPSHOT]`, or nothing for the parent; for a rewind the VDB's own snapshot.
@@ -186,7 +188,7 @@ pub struct Replace {
 }
 
 /// A change of a dataset: of its settings, its link, or with a new first copy.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     #[serde(default)]
@@ -224,7 +226,7 @@ impl From<Change> for engine::ChangeRequest {
 }
 
 /// A request to export a VDB.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
     /// A new folder on the daemon's host, from the root on.
@@ -232,7 +234,7 @@ pub struct Export {
 }
 
 /// A request to name a snapshot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bookmark {
     /// `DATASET@SNAPSHOT`, or `DATASET` for its newest.
@@ -241,7 +243,7 @@ pub struct Bookmark {
 }
 
 /// A dSource or VDB.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Dataset {
     pub name: String,
     pub role: String,
@@ -265,7 +267,7 @@ pub struct Dataset {
     pub health: Option<Health>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     pub running: bool,
     pub pid: Option<u32>,
@@ -273,7 +275,7 @@ pub struct Health {
     pub facts: Vec<(String, String)>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     pub code: String,
     pub message: String,
@@ -282,7 +284,7 @@ pub struct Fault {
 }
 
 /// A snapshot of a dataset.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// `DATASET@NAME`.
     pub snapshot: String,
@@ -295,7 +297,7 @@ pub struct Snapshot {
 }
 
 /// A job.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     pub id: u64,
     pub kind: String,
@@ -307,6 +309,12 @@ pub struct Job {
     pub steps: Vec<Step>,
     pub bytes_done: u64,
     pub bytes_total: Option<u64>,
+    /// How much of the current step's bytes is done, rounded down.
+    #[serde(default)]
+    pub percent: Option<u8>,
+    /// Seconds until the current step ends, if it goes on as it went.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
     pub warnings: Vec<String>,
     pub error: Option<JobError>,
     pub result: BTreeMap<String, String>,
@@ -319,21 +327,21 @@ impl Job {
     }
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     pub name: String,
     pub started: String,
     pub ended: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct JobError {
     pub code: String,
     pub message: String,
 }
 
 /// A piece of a job's log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct JobLog {
     pub text: String,
     /// Where to read on.
@@ -341,12 +349,12 @@ pub struct JobLog {
 }
 
 /// A job that was accepted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Accepted {
     pub job: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     pub id: u64,
     pub time: String,
@@ -357,7 +365,7 @@ pub struct Event {
 }
 
 /// A database installation of the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Repository {
     pub adapter: String,
     pub version: String,
@@ -366,7 +374,7 @@ pub struct Repository {
 }
 
 /// A word of a catalog enumeration, as it is stored.
-fn word(value: &impl Serialize) -> String {
+pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(Value::String(word)) => word,
         _ => String::new(),
@@ -440,8 +448,10 @@ impl Snapshot {
     }
 }
 
-impl From<catalog::Job> for Job {
-    fn from(job: catalog::Job) -> Self {
+impl Job {
+    /// A job's record as it is shown at a moment.
+    pub fn of(job: catalog::Job, now: Timestamp) -> Self {
+        let (percent, eta_seconds) = progress(&job, now);
         let step = |step: catalog::JobStep| Step {
             name: step.name,
             started: step.started.to_string(),
@@ -458,11 +468,25 @@ impl From<catalog::Job> for Job {
             steps: job.steps.into_iter().map(step).collect(),
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
+            percent,
+            eta_seconds,
             warnings: job.warnings,
             error: job.error.map(|error| JobError { code: error.code, message: error.message }),
             result: job.result,
         }
     }
+}
+
+/// How much of the current step is done, and the seconds that are left at its pace so far.
+fn progress(job: &catalog::Job, now: Timestamp) -> (Option<u8>, Option<u64>) {
+    let Some(total) = job.bytes_total.filter(|total| *total > 0) else { return (None, None) };
+    // More than was estimated is no more than all.
+    let done = job.bytes_done.min(total);
+    let percent = u8::try_from(u128::from(done) * 100 / u128::from(total)).ok();
+    let step = job.steps.last().filter(|step| step.ended.is_none() && !job.status.is_final());
+    let passed = step.and_then(|step| u128::try_from(now.duration_since(step.started).as_millis()).ok());
+    let left = passed.filter(|_| done > 0).map(|millis| millis * u128::from(total - done) / u128::from(done));
+    (percent, left.and_then(|millis| u64::try_from(millis.div_ceil(1000)).ok()))
 }
 
 impl From<catalog::Event> for Event {
@@ -475,5 +499,50 @@ impl From<catalog::Event> for Event {
             job: event.job,
             message: event.message,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{JobKind, JobStatus, JobStep};
+
+    #[test]
+    fn progress_is_that_of_the_step() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let step = JobStep { name: "copy".into(), started: at(100), ended: None };
+        let mut job = catalog::Job {
+            id: 1,
+            kind: JobKind::DbLink,
+            target: "shop".into(),
+            dataset: None,
+            status: JobStatus::Running,
+            created: at(1),
+            started: Some(at(2)),
+            ended: None,
+            steps: vec![step],
+            bytes_done: 25,
+            bytes_total: Some(100),
+            warnings: Vec::new(),
+            error: None,
+            result: BTreeMap::new(),
+            cancel_requested: false,
+            idempotency_key: None,
+            idempotency_request: None,
+            group: None,
+        };
+        assert_eq!(progress(&job, at(110)), (Some(25), Some(30)));
+        job.bytes_done = 0;
+        assert_eq!(progress(&job, at(110)), (Some(0), None));
+        job.bytes_done = 300;
+        assert_eq!(progress(&job, at(110)), (Some(100), Some(0)));
+        job.bytes_done = u64::MAX;
+        job.bytes_total = Some(u64::MAX);
+        // A clock that was set back.
+        assert_eq!(progress(&job, at(50)), (Some(100), None));
+        job.status = JobStatus::Failed;
+        assert_eq!(progress(&job, at(110)), (Some(100), None));
+        job.bytes_total = None;
+        assert_eq!(progress(&job, at(110)), (None, None));
     }
 }

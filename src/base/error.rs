@@ -57,6 +57,8 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    /// What to do, when the message does not say it.
+    hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -65,7 +67,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), hint: None, source: None }
     }
 
     pub fn with_source(
@@ -73,7 +75,7 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, message: message.into(), source: Some(source.into()) }
+        Self { kind, message: message.into(), hint: None, source: Some(source.into()) }
     }
 
     pub fn corrupt(message: impl Into<String>) -> Self {
@@ -117,6 +119,18 @@ impl Error {
         &self.message
     }
 
+    /// What to do about it, if that is known here.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The same error with what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// The same error with what was being done put before the message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
@@ -127,7 +141,7 @@ impl Error {
     /// A copy without the source, for the second and later waiters of one failed operation.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self::new(self.kind, self.message.clone())
+        Self { kind: self.kind, message: self.message.clone(), hint: self.hint.clone(), source: None }
     }
 }
 
@@ -179,6 +193,11 @@ const KIND_NAMES: &[(ErrorKind, &str)] = &[
     (ErrorKind::Poisoned, "poisoned"),
     (ErrorKind::Unreadable, "unreadable"),
 ];
+
+/// All kinds.
+pub fn kinds() -> impl Iterator<Item = ErrorKind> {
+    KIND_NAMES.iter().map(|(kind, _)| *kind)
+}
 
 /// A kind's name on the wire.
 pub fn kind_name(kind: ErrorKind) -> &'static str {

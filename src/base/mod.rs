@@ -15,7 +15,7 @@ pub mod throttle;
 pub mod user;
 
 pub use clock::{Clock, SimClock, SystemClock};
-pub use error::{Error, ErrorKind, Result, kind_name, kind_of_name};
+pub use error::{Error, ErrorKind, Result, kind_name, kind_of_name, kinds};
 pub use lock::StoreLock;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use real::RealStorage;

@@ -21,8 +21,14 @@ pub struct SystemRandom;
 
 impl Random for SystemRandom {
     fn next_u64(&self) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        std::collections::hash_map::RandomState::new().build_hasher().finish()
+        let mut bytes = [0; 8];
+        loop {
+            // Eight bytes come whole or, before the kernel has gathered enough at boot, after a wait; a signal may
+            // end that wait.
+            if rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) == Ok(bytes.len()) {
+                return u64::from_le_bytes(bytes);
+            }
+        }
     }
 }
 

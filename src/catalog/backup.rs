@@ -2,7 +2,7 @@
 //! dataset.
 //!
 //! The first line says what it is, then comes one record a line, and last the BLAKE3 hash of all before: a copy that
-//! was cut or changed is refused as a whole. Jobs and events are not in it.
+//! was cut or changed is refused as a whole. Jobs, events and tokens are not in it.
 
 use std::io;
 
@@ -20,8 +20,8 @@ const NEW_FILE: &str = "catalog.backup.new";
 const OLD_FILE: &str = "catalog.redb.old";
 const FORMAT: &str = "stillpoint catalog";
 const VERSION: u32 = 1;
-/// Kinds that are history, not state.
-const LEFT_OUT: [&str; 2] = ["job", "event"];
+/// Kinds that are history, not state; and tokens, as one that was revoked since must not come back.
+const LEFT_OUT: [&str; 3] = ["job", "event", "token"];
 /// Numbers that records since the copy may have had, and files of theirs may still have.
 const NUMBERS_AFTER: u64 = 1 << 20;
 

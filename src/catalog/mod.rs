@@ -8,12 +8,14 @@ mod backup;
 mod images;
 mod policies;
 mod records;
+mod tokens;
 mod transaction;
 
 pub use backup::BACKUP_FILE;
 pub use images::*;
 pub use policies::*;
 pub use records::*;
+pub use tokens::{Token, TokenRole};
 pub use transaction::Change;
 
 use std::io;
@@ -144,6 +146,21 @@ impl Catalog {
         Ok(self.list()?.into_iter().filter(|record| wanted(record)).collect())
     }
 
+    /// The records of a kind whose numbers are above `after`, oldest first, until `take` says no.
+    pub fn walk_up<T: Record>(&self, after: u64, take: impl FnMut(T) -> bool) -> Result<()> {
+        let Some(first) = after.checked_add(1) else { return Ok(()) };
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(RECORDS).map_err(failed)?;
+        walk(table.range((T::KIND, first)..=(T::KIND, u64::MAX)).map_err(failed)?, take)
+    }
+
+    /// The records of a kind whose numbers are below `before`, newest first, until `take` says no.
+    pub fn walk_down<T: Record>(&self, before: u64, take: impl FnMut(T) -> bool) -> Result<()> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(RECORDS).map_err(failed)?;
+        walk(table.range((T::KIND, 0)..(T::KIND, before)).map_err(failed)?.rev(), take)
+    }
+
     /// Changes the catalog in one transaction: all of it is durable when this returns, or none.
     pub fn change<R>(&self, body: impl FnOnce(&mut Change<'_>) -> Result<R>) -> Result<R> {
         let _turn = self.writer.lock();
@@ -207,6 +224,21 @@ fn list<T: Record>(table: &impl ReadableTable<(&'static str, u64), &'static [u8]
         records.push(decode(key.value().1, value.value())?);
     }
     Ok(records)
+}
+
+type Row<'a> = (redb::AccessGuard<'a, (&'static str, u64)>, redb::AccessGuard<'a, &'static [u8]>);
+
+fn walk<'a, T: Record>(
+    rows: impl Iterator<Item = std::result::Result<Row<'a>, redb::StorageError>>,
+    mut take: impl FnMut(T) -> bool,
+) -> Result<()> {
+    for row in rows {
+        let (key, value) = row.map_err(failed)?;
+        if !take(decode(key.value().1, value.value())?) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn failed(error: impl Into<redb::Error>) -> Error {

@@ -158,8 +158,15 @@ pub struct Job {
     pub result: BTreeMap<String, String>,
     #[serde(default)]
     pub cancel_requested: bool,
+    /// Who asked and under which key, so that the same request again finds this job.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// BLAKE3 of what was asked with that key.
+    #[serde(default)]
+    pub idempotency_request: Option<String>,
+    /// The dataset's group when the job was accepted: the dataset itself may be gone later.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +266,9 @@ pub struct Event {
     pub dataset: Option<u64>,
     pub job: Option<u64>,
     pub message: String,
+    /// The group of the dataset or job that it is about.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

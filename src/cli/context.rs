@@ -36,6 +36,11 @@ impl Context {
         })
     }
 
+    /// The store's directory, if one was named.
+    pub(super) fn named_store(&self) -> Option<&Path> {
+        self.store.as_deref()
+    }
+
     /// Reaches the daemon of the store.
     pub(super) fn api(&self) -> Result<ApiClient> {
         Ok(ApiClient::connect(self.store()?)?)

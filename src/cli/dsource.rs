@@ -147,7 +147,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Link(LinkCommand::Postgres(arguments)) => link(&client, *arguments, context),
         Command::List => {
-            context.output.show(&Datasets(client.get("/v1/dsources")?))?;
+            context.output.show(&Datasets(client.list("/v1/dsources")?))?;
             Ok(Outcome::Done)
         }
         Command::Show { name } => show(&client, &name, context),

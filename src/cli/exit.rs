@@ -55,7 +55,7 @@ impl Failure {
 
     /// What to do: the advice given with the error, or what goes for all of its kind.
     pub(super) fn advice(&self) -> Option<&str> {
-        self.hint.as_deref().or_else(|| advice(self.error.kind()))
+        self.hint.as_deref().or_else(|| self.error.hint()).or_else(|| advice(self.error.kind()))
     }
 }
 
@@ -100,7 +100,6 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
             Some("raise the quota with `stillpoint volume quota`, or free room in it")
         }
         ErrorKind::Corrupt => Some("see what is affected with `stillpoint store scrub`"),
-        ErrorKind::NotAllowed => Some("run as root, or as the store's owner; only root can mount"),
         ErrorKind::Poisoned => Some("unmount the store, look at the host's disk, and mount again"),
         _ => None,
     }
@@ -109,6 +108,15 @@ fn advice(kind: ErrorKind) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn advice_is_the_errors_own() {
+        let refused = Failure::from(Error::new(ErrorKind::NotAllowed, "qa is locked"));
+        assert_eq!(refused.advice(), None);
+        let refused = Failure::from(refused.error.with_hint("unlock it"));
+        assert_eq!(refused.advice(), Some("unlock it"));
+        assert_eq!(refused.hint("no, delete it").advice(), Some("no, delete it"));
+    }
 
     #[test]
     fn the_documented_statuses() {

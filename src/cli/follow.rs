@@ -6,7 +6,6 @@ use super::progress::ProgressLine;
 use super::sizes::format_bytes;
 use crate::api::{Accepted, ApiClient, Job};
 use crate::base::{ErrorKind, kind_of_name};
-use crate::control::Progress;
 
 /// The name under which a job tells of the one that goes on after it.
 const NEXT_JOB: &str = "next_job";
@@ -19,7 +18,7 @@ pub(super) fn follow(client: &ApiClient, accepted: &Accepted) -> Result<Job> {
     loop {
         let mut job = client.wait_for_job(id)?;
         if !job.has_ended() {
-            line.update(&Progress { step: describe(&job), done: job.bytes_done, total: job.bytes_total });
+            line.say(&describe(&job));
             continue;
         }
         match job.result.get(NEXT_JOB).and_then(|next| next.parse().ok()) {
@@ -39,19 +38,20 @@ pub(super) fn follow(client: &ApiClient, accepted: &Accepted) -> Result<Job> {
     }
 }
 
-/// `DB_LINK shop: base backup`.
+/// `DB_LINK shop: base backup, 1.0 GiB of 4.0 GiB, 25 %, 30 s left`.
 pub(super) fn describe(job: &Job) -> String {
     let step = job.steps.last().map_or("waiting", |step| step.name.as_str());
-    match job.bytes_total {
-        Some(total) => format!(
-            "{} {}: {step}, {} of {}",
-            job.kind,
-            job.target,
-            format_bytes(job.bytes_done),
-            format_bytes(total)
-        ),
-        None => format!("{} {}: {step}", job.kind, job.target),
+    let mut text = format!("{} {}: {step}", job.kind, job.target);
+    if let Some(total) = job.bytes_total {
+        text += &format!(", {} of {}", format_bytes(job.bytes_done), format_bytes(total));
     }
+    if let Some(percent) = job.percent {
+        text += &format!(", {percent} %");
+    }
+    if let Some(seconds) = job.eta_seconds {
+        text += &format!(", {seconds} s left");
+    }
+    text
 }
 
 /// What an ended job means: done, done with warnings, or a failure with its error.

@@ -4,15 +4,22 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
+use super::event::read;
 use super::exit::{Outcome, Result};
 use super::follow::{describe, follow, outcome};
 use super::output::{Show, Table};
-use crate::api::{Accepted, ApiClient, Job};
+use super::progress::ProgressLine;
+use crate::api::{Accepted, ApiClient, Job, Problem};
+use crate::base::{Error, ErrorKind};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// List the newest jobs
-    List,
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 1000, value_name = "COUNT")]
+        limit: usize,
+    },
     /// Show one job
     Show { id: u64 },
     /// Wait for a job's end, printing its log as it goes
@@ -26,7 +33,9 @@ pub(super) enum Command {
 pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     match command {
-        Command::List => context.output.show(&Jobs(client.get("/v1/jobs")?))?,
+        Command::List { limit } => {
+            context.output.show(&Jobs(client.get(&format!("/v1/jobs?limit={limit}"))?))?;
+        }
         Command::Show { id } => context.output.show(&client.get::<Job>(&format!("/v1/jobs/{id}"))?)?,
         Command::Watch { id } => return watch(&client, *id, context),
         Command::Log { id } => {
@@ -41,15 +50,29 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// The log on stdout, and what is done of the step on a terminal, until the job ends.
 fn watch(client: &ApiClient, id: u64, context: &Context) -> Result<Outcome> {
-    let mut from = 0;
-    loop {
-        // A short wait, so that the log's lines come as they are written.
-        let job: Job = client.get(&format!("/v1/jobs/{id}?wait=1"))?;
-        from = print_log(client, id, from, context)?;
-        if job.has_ended() {
-            return outcome(&job);
+    let mut line = ProgressLine::new();
+    let mut frames = client.follow(&format!("/v1/jobs/{id}/stream"))?;
+    let mut last: Option<Job> = None;
+    while let Some(frame) = frames.next_frame()? {
+        match frame.kind.as_str() {
+            "log" => {
+                line.clear();
+                context.output.text(&read::<String>(&frame)?)?;
+            }
+            "job" => last = Some(read(&frame)?),
+            "problem" => return Err(Error::from(read::<Problem>(&frame)?).into()),
+            _ => {}
         }
+        if let Some(job) = last.as_ref().filter(|job| !job.has_ended()) {
+            line.say(&describe(job));
+        }
+    }
+    drop(line);
+    match last.filter(Job::has_ended) {
+        Some(job) => outcome(&job),
+        None => Err(Error::new(ErrorKind::Io, format!("the daemon ended before job {id}")).into()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod clone;
 mod completion;
+mod config;
 mod confirm;
 mod context;
 mod daemon;
@@ -15,9 +16,11 @@ mod follow;
 mod hook;
 mod init;
 mod job;
+mod man;
 mod mount;
 mod mountinfo;
 mod names;
+mod openapi;
 mod output;
 mod policy;
 mod progress;
@@ -28,6 +31,7 @@ mod snapshot;
 mod status;
 mod store;
 mod timeflow;
+mod token;
 mod unmount;
 mod vdb;
 mod volume;
@@ -102,6 +106,12 @@ enum Command {
     /// See what happened
     #[command(subcommand)]
     Event(event::Command),
+    /// Make and revoke tokens for the API on TCP
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Check and show the daemon's configuration
+    #[command(subcommand)]
+    Config(config::Command),
     /// Figures, collection, scrub and check of the whole store
     #[command(subcommand)]
     Store(store::Command),
@@ -118,6 +128,12 @@ enum Command {
     WalRestore(wal_restore::Arguments),
     /// Print the completion script of a shell
     Completion(completion::Arguments),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
+    /// Print the description of the API
+    #[command(hide = true)]
+    Openapi,
 }
 
 /// Runs the program with the process's arguments.
@@ -164,6 +180,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Hook(command) => hook::run(command, context),
         Command::Job(command) => job::run(&command, context),
         Command::Event(command) => event::run(&command, context),
+        Command::Token(command) => token::run(command, context),
+        Command::Config(command) => config::run(&command, context),
         Command::Store(command) => store::run(&command, context),
         Command::Status => status::run(context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),
@@ -171,6 +189,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Demo(arguments) => demo::run(&arguments, context),
         Command::WalRestore(arguments) => Ok(wal_restore::run(&arguments)),
         Command::Completion(arguments) => completion::run(&arguments, context),
+        Command::Man(arguments) => man::run(&arguments, context),
+        Command::Openapi => openapi::run(context),
     }
 }
 

@@ -27,16 +27,28 @@ impl ProgressLine {
             _ if progress.done > 0 => progress.done.to_string(),
             _ => String::new(),
         };
-        // A lost progress line harms nobody.
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{} {amount}", progress.step);
-        self.shown = true;
+        self.say(format!("{} {amount}", progress.step).trim_end());
+    }
+
+    /// Shows a text of its own.
+    pub(super) fn say(&mut self, text: &str) {
+        if self.terminal {
+            // A lost progress line harms nobody.
+            let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
+            self.shown = true;
+        }
+    }
+
+    /// Wipes the line, so that something else can be printed.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
     }
 }
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {
-        if self.shown {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
-        }
+        self.clear();
     }
 }

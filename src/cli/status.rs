@@ -33,6 +33,9 @@ impl Show for StatusView {
             Some(pid) => table.fact("mounted", format!("by process {pid}, version {}", self.row.version)),
             None => table.fact("mounted", "no"),
         }
+        if let Some(api) = &self.row.api {
+            table.fact("api", api);
+        }
         for mount in &self.row.mounts {
             let shown = match &mount.volume {
                 Some(volume) => format!("{} (volume {volume})", mount.directory.display()),

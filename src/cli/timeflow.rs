@@ -31,7 +31,7 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     match command {
         Command::List { dataset } => {
-            let found = client.get(&format!("/v1/datasets/{}/snapshots", segment(dataset)))?;
+            let found = client.list(&format!("/v1/datasets/{}/snapshots", segment(dataset)))?;
             context.output.show(&Snapshots(found))?;
         }
         Command::Points { dataset } => {

@@ -66,6 +66,7 @@ fn detach(directory: &Path, flags: UnmountFlags) -> Result<()> {
     rustix::mount::unmount(directory, flags).map_err(|e| match e {
         Errno::BUSY => busy(directory, Error::new(ErrorKind::InUse, format!("{shown} is busy"))),
         Errno::PERM => Failure::new(ErrorKind::NotAllowed, format!("cannot unmount {shown}: only root may"))
+            .hint("run as root")
             .hint("run this command as root"),
         other => Error::io("unmount", &shown, other.into()).into(),
     })

@@ -162,7 +162,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Provision(arguments) => provision(&client, arguments, context),
         Command::List => {
-            context.output.show(&Datasets(client.get("/v1/vdbs")?))?;
+            context.output.show(&Datasets(client.list("/v1/vdbs")?))?;
             Ok(Outcome::Done)
         }
         Command::Show { name } => show(&client, &name, context),

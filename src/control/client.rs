@@ -41,7 +41,8 @@ impl Client {
                         store.display()
                     ),
                     e,
-                ));
+                )
+                .with_hint("run as root, or as the store's owner"));
             }
             Err(e) => {
                 return Err(Error::io("connect to", &store.join(SOCKET_NAME).display().to_string(), e));

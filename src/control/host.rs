@@ -36,6 +36,8 @@ pub struct Host {
     path: PathBuf,
     store: Arc<Store>,
     mounts: Mutex<Mounts>,
+    /// Where the API listens on TCP.
+    api: Mutex<Option<String>>,
     /// How closing the store went, when a request did it.
     ended: (Sender<Result<()>>, Receiver<Result<()>>),
     /// Released last.
@@ -82,7 +84,14 @@ impl Host {
             }
             return Err(e);
         }
-        Ok(Arc::new(Self { path, store, mounts: Mutex::new(mounts), ended: bounded(1), _lock: lock }))
+        Ok(Arc::new(Self {
+            path,
+            store,
+            mounts: Mutex::new(mounts),
+            api: Mutex::default(),
+            ended: bounded(1),
+            _lock: lock,
+        }))
     }
 
     /// The store's directory, absolute.
@@ -93,6 +102,11 @@ impl Host {
     /// The snapshots of a volume that are held, with the names they are held by: cheap, without figures.
     pub fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
         self.store.holds(volume)
+    }
+
+    /// Says in the status from now on where the API listens on TCP.
+    pub fn set_api(&self, url: Option<&str>) {
+        *self.api.lock() = url.map(str::to_owned);
     }
 
     /// Waits a moment for the end; `Some` is how closing the store went.
@@ -197,6 +211,7 @@ impl Operations for Host {
                 let mut reply = perform(&self.store, request, progress)?;
                 if let Reply::Status(row) = &mut reply {
                     row.pid = Some(std::process::id());
+                    row.api = self.api.lock().clone();
                     let mut mounts = self.mounts.lock();
                     row.mounts = mounts.rows();
                     row.requests = Some(mounts.requests());

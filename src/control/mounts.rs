@@ -244,5 +244,10 @@ fn unbind_error(directory: &Path, error: std::io::Error) -> Error {
         std::io::ErrorKind::PermissionDenied => ErrorKind::NotAllowed,
         _ => ErrorKind::Io,
     };
-    Error::with_source(kind, format!("cannot unmount {}: {error}", directory.display()), error)
+    let failed = Error::with_source(kind, format!("cannot unmount {}: {error}", directory.display()), error);
+    if kind == ErrorKind::NotAllowed {
+        failed.with_hint("only root can unmount: run as root")
+    } else {
+        failed
+    }
 }

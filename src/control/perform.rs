@@ -126,6 +126,7 @@ fn status(store: &Store) -> Result<Reply> {
     Ok(Reply::Status(StatusRow {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: None,
+        api: None,
         mounts: Vec::new(),
         requests: None,
         volumes: stats.volumes,

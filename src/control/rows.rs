@@ -114,6 +114,9 @@ pub struct StatusRow {
     pub version: String,
     /// The mounting process; absent when the store was opened for this one answer.
     pub pid: Option<u32>,
+    /// Where the daemon's API listens on TCP.
+    #[serde(default)]
+    pub api: Option<String>,
     pub mounts: Vec<MountRow>,
     /// Absent without a mount.
     pub requests: Option<RequestsRow>,

@@ -1,9 +1,12 @@
-//! The daemon: the mounted store, the engine on it, the API on the control socket, and their end.
+//! The daemon: the mounted store, the engine on it, the API on the control socket and on TCP, and their end.
 //!
 //! Wires together what the other modules are; decides nothing of its own.
 
+pub mod config;
 mod http;
+mod tls;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
 use crate::engine::{Engine, Parts};
 use crate::volume::Environment;
+use http::Http;
 
 /// How often datasets are looked after.
 const LOOK_AFTER_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,8 +30,12 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 const POLICY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the end is looked for in between.
 const POLL: Duration = Duration::from_millis(100);
-/// Jobs that run at a time.
-const JOBS_MAX: usize = 4;
+/// How often old jobs and events are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Jobs that run at a time, when nothing else is said.
+pub const JOBS_MAX: usize = 4;
+/// Days that jobs, their logs and events are kept, when nothing else is said.
+pub const LOG_KEEP_DAYS: u32 = 90;
 /// Below which each store has a state folder, when none is named.
 const STATE_ROOT: &str = "/var/lib/stillpoint";
 
@@ -40,6 +48,28 @@ pub struct Options {
     /// Sockets, settings, secrets and logs of the servers; `/var/lib/stillpoint/` and the store's mark when absent.
     pub state: Option<PathBuf>,
     pub writethrough: bool,
+    /// Where the API listens beside the control socket.
+    pub listen: Option<Listen>,
+    /// Jobs that run at a time.
+    pub jobs_max: usize,
+    /// Days that jobs, their logs and events are kept.
+    pub log_keep_days: u32,
+}
+
+/// Where the API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub address: SocketAddr,
+    /// Needed at every address that is not this host's alone.
+    pub tls: Option<Tls>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, followed by those that lead from it to a known one.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// A running daemon.
@@ -47,6 +77,7 @@ pub struct Daemon {
     host: Arc<Host>,
     engine: Arc<Engine>,
     server: Server,
+    http: Http,
     jobs: Vec<JoinHandle<()>>,
     looking_after: (Arc<AtomicBool>, JoinHandle<()>),
 }
@@ -55,6 +86,9 @@ impl Daemon {
     /// Mounts the store, clears away what an earlier daemon left half done, and starts to serve. Servers come up after
     /// that, as jobs.
     pub fn start(options: &Options, environment: &Environment) -> Result<Self> {
+        if let Some(listen) = &options.listen {
+            http::check_listen(listen.address, listen.tls.as_ref())?;
+        }
         let adapter =
             Arc::new(Postgres::new(Arc::clone(&environment.clock), Arc::clone(&environment.random)));
         let store = options.store.canonicalize();
@@ -94,19 +128,31 @@ impl Daemon {
             state,
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
-            jobs_max: JOBS_MAX,
+            jobs_max: options.jobs_max,
         })?;
+        let mut http = Http::new(&engine)?;
+        // Before anything runs: an address that is taken ends the start.
+        if let Some(listen) = &options.listen {
+            http.listen(listen)?;
+            host.set_api(http.url());
+        }
         let jobs = engine.start_jobs()?;
         engine.start_servers()?;
         let operations: Arc<dyn Operations> = Arc::clone(host) as Arc<dyn Operations>;
-        let server = Server::start(host.path(), operations, Some(http::handler(&engine)?))?;
-        let looking_after = look_after(&engine, environment)?;
-        Ok(Self { host: Arc::clone(host), engine, server, jobs, looking_after })
+        let server = Server::start(host.path(), operations, Some(http.handler()))?;
+        let keep = Duration::from_secs(u64::from(options.log_keep_days) * 24 * 60 * 60);
+        let looking_after = look_after(&engine, environment, keep)?;
+        Ok(Self { host: Arc::clone(host), engine, server, http, jobs, looking_after })
     }
 
     /// The store's directory, absolute.
     pub fn store(&self) -> &Path {
         self.host.path()
+    }
+
+    /// The address of the API on TCP, with the port that was chosen for 0.
+    pub fn api(&self) -> Option<&str> {
+        self.http.url()
     }
 
     /// Waits a moment; true when the mount is gone, because somebody took it off.
@@ -116,6 +162,7 @@ impl Daemon {
 
     /// Ends: jobs at their next safe point, servers in order, then the mount. All is durable when this returns.
     pub fn end(self) -> Result<()> {
+        self.http.close();
         self.engine.end_jobs();
         self.looking_after.0.store(true, Ordering::SeqCst);
         self.server.stop();
@@ -124,6 +171,8 @@ impl Daemon {
                 tracing::error!("a thread of the daemon had failed");
             }
         }
+        // Those who waited for a job have their answer by now.
+        self.http.stop();
         let stopped = self.engine.stop_servers();
         let closed = self.host.end();
         stopped.and(closed)
@@ -137,13 +186,18 @@ pub fn state_of(store: &Path) -> PathBuf {
     Path::new(STATE_ROOT).join(&mark[..8])
 }
 
-fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<AtomicBool>, JoinHandle<()>)> {
+fn look_after(
+    engine: &Arc<Engine>,
+    environment: &Environment,
+    keep: Duration,
+) -> Result<(Arc<AtomicBool>, JoinHandle<()>)> {
     let ending = Arc::new(AtomicBool::new(false));
     let (engine, clock, seen) = (Arc::clone(engine), Arc::clone(&environment.clock), Arc::clone(&ending));
     let thread = std::thread::Builder::new().name("look-after".into()).spawn(move || {
         let mut last = clock.monotonic();
         let mut pruned = last;
         let mut ticked = last;
+        let mut forgotten = None;
         while !seen.load(Ordering::SeqCst) {
             clock.sleep(POLL);
             if clock.monotonic().saturating_sub(ticked) >= POLICY_INTERVAL {
@@ -164,6 +218,14 @@ fn look_after(engine: &Arc<Engine>, environment: &Environment) -> Result<(Arc<At
                     tracing::error!("removing old logs: {e}");
                 }
                 pruned = last;
+            }
+            if forgotten.is_none_or(|before| last.saturating_sub(before) >= FORGET_INTERVAL) {
+                match engine.forget_past(keep) {
+                    Ok(0) => {}
+                    Ok(count) => tracing::info!("{count} old jobs and events were cleared away"),
+                    Err(e) => tracing::error!("clearing away old jobs and events: {e}"),
+                }
+                forgotten = Some(last);
             }
         }
     });

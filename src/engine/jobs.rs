@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 use super::Engine;
 use super::locks::{Held, Hold};
 use crate::adapter::Task;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Job, JobError, JobKind, JobStatus, JobStep, Severity};
+use crate::catalog::{Dataset, Job, JobError, JobKind, JobStatus, JobStep, Severity};
 
 /// Jobs that wait at a time; the next one is refused.
 const QUEUE_MAX: usize = 1000;
@@ -52,8 +53,10 @@ pub(super) struct Runner {
     workers_max: usize,
     cancels: Mutex<HashMap<u64, Arc<AtomicBool>>>,
     ending: AtomicBool,
-    /// Raised whenever a job's record changed.
+    /// Raised whenever a job's record or log changed, or something happened.
     changes: (Mutex<u64>, Condvar),
+    /// The same for those who wait without a thread of their own.
+    watched: watch::Sender<u64>,
 }
 
 struct Queued {
@@ -86,12 +89,14 @@ impl Runner {
             cancels: Mutex::default(),
             ending: AtomicBool::new(false),
             changes: (Mutex::new(0), Condvar::new()),
+            watched: watch::Sender::new(0),
         }
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         *self.changes.0.lock() += 1;
         self.changes.1.notify_all();
+        self.watched.send_modify(|count| *count += 1);
     }
 }
 
@@ -124,6 +129,17 @@ impl Engine {
         for cancel in self.runner.cancels.lock().values() {
             cancel.store(true, Ordering::SeqCst);
         }
+        self.runner.changed();
+    }
+
+    /// Whether jobs are asked to end because the daemon does.
+    pub fn is_ending(&self) -> bool {
+        self.runner.ending.load(Ordering::SeqCst)
+    }
+
+    /// Tells of every change of a job, a job's log, or the events, several at once if they come fast.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.runner.watched.subscribe()
     }
 
     /// Accepts a job. `InUse` when another one is at work on the same dataset.
@@ -151,6 +167,7 @@ impl Engine {
     }
 
     fn queue(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<JobHandle> {
+        let dataset = new.dataset.map(|id| self.catalog.get::<Dataset>(id)).transpose()?.flatten();
         let job = Job {
             id,
             kind: new.kind,
@@ -168,6 +185,8 @@ impl Engine {
             result: Default::default(),
             cancel_requested: false,
             idempotency_key: None,
+            idempotency_request: None,
+            group: dataset.map(|dataset| dataset.group),
         };
         self.catalog.change(|change| change.put(&job))?;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -265,7 +284,7 @@ impl Engine {
         Ok(JobLog { text: String::from_utf8_lossy(&bytes).into_owned(), next })
     }
 
-    fn log_path(&self, id: u64) -> PathBuf {
+    pub(super) fn log_path(&self, id: u64) -> PathBuf {
         self.state.join("jobs").join(format!("{id}.log"))
     }
 }
@@ -327,9 +346,11 @@ impl JobTask {
         let mine = self.record.clone();
         self.engine.catalog.change(|change| {
             change.update::<Job>(mine.id, |job| {
-                // Asked for by somebody else meanwhile.
+                // Written by somebody else meanwhile.
                 let cancel_requested = job.cancel_requested;
-                *job = Job { cancel_requested, ..mine };
+                let idempotency_key = job.idempotency_key.take();
+                let idempotency_request = job.idempotency_request.take();
+                *job = Job { cancel_requested, idempotency_key, idempotency_request, ..mine };
             })
         })?;
         self.engine.runner.changed();
@@ -416,6 +437,7 @@ impl Task for JobTask {
             tracing::warn!("the log of job {} ends here: {e}", self.record.id);
             self.log = None;
         }
+        self.engine.runner.changed();
     }
 
     fn warn(&mut self, line: &str) {

@@ -15,6 +15,7 @@ mod link;
 mod locks;
 mod logs;
 mod names;
+mod past;
 mod points;
 mod policies;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod simulate;
 mod snapshot;
 mod state;
 mod ticks;
+mod tokens;
 mod vdb;
 mod volumes;
 
@@ -49,11 +51,12 @@ pub use provision::ProvisionRequest;
 pub use relink::ChangeRequest;
 pub use retention::SnapshotVerdict;
 pub use simulate::{ScheduledRuns, Simulation, SimulationRequest};
+pub use tokens::{Shown, TokenRequest};
 pub use volumes::Volumes;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Problem, Repository};
 use crate::base::{Clock, Error, ErrorKind, Random, Result, Storage};
-use crate::catalog::{Catalog, Dataset, Event, Severity, Timeflow};
+use crate::catalog::{Catalog, Dataset, Event, Job, Severity, Timeflow};
 use jobs::Runner;
 use locks::Locks;
 use secrets::SecretStore;
@@ -149,7 +152,7 @@ impl Engine {
         })
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         Timestamp::from_nanosecond(i128::from(self.clock.unix_nanos())).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
@@ -201,8 +204,12 @@ impl Engine {
         let time = self.now();
         let written = self.catalog.change(|change| {
             let id = change.next_id()?;
+            let of_dataset = dataset.map(|id| change.get::<Dataset>(id)).transpose()?.flatten();
+            // A deletion's own event comes when the dataset is gone.
+            let of_job = job.map(|id| change.get::<Job>(id)).transpose()?.flatten();
             change.put(&Event {
                 id,
+                group: of_dataset.map(|found| found.group).or_else(|| of_job?.group),
                 time,
                 severity,
                 kind: kind.to_owned(),
@@ -215,6 +222,7 @@ impl Engine {
             // What happened, happened; its record is no reason to fail it.
             tracing::error!("event {kind} ({message}) is not recorded: {e}");
         }
+        self.runner.changed();
     }
 }
 

@@ -201,8 +201,9 @@ impl Engine {
         if dataset.locked {
             return Err(Error::new(
                 ErrorKind::NotAllowed,
-                format!("{0} is locked: `stillpoint vdb unlock {0}` first", dataset.name),
-            ));
+                format!("{} is locked against refresh, rewind and deletion", dataset.name),
+            )
+            .with_hint(format!("unlock it with `stillpoint vdb unlock {}`", dataset.name)));
         }
         Ok(())
     }

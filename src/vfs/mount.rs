@@ -160,5 +160,6 @@ fn session_error(error: SessionError) -> Error {
         },
         SessionError::Loops { .. } => ErrorKind::Io,
     };
-    Error::new(kind, error.to_string())
+    let failed = Error::new(kind, error.to_string());
+    if kind == ErrorKind::NotAllowed { failed.with_hint("only root can mount: run as root") } else { failed }
 }
