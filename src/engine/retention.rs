@@ -49,17 +49,12 @@ impl Stock {
         now: Timestamp,
     ) -> Vec<SnapshotVerdict> {
         let mut verdicts = Vec::new();
+        let periods = self.periods(policy, zone, now);
         for timeflow in &self.timeflows {
             let of_it: Vec<&Snapshot> =
                 self.snapshots.iter().filter(|snapshot| snapshot.timeflow == timeflow.id).collect();
-            let mut candidates: Vec<Candidate<u64>> = of_it
-                .iter()
-                .map(|snapshot| Candidate {
-                    id: snapshot.id,
-                    taken: snapshot.taken,
-                    pins: self.pins.get(&snapshot.id).cloned().unwrap_or_default(),
-                })
-                .collect();
+            let mut candidates: Vec<Candidate<u64>> =
+                of_it.iter().map(|snapshot| self.candidate(snapshot)).collect();
             pin_base(&mut candidates, &of_it, timeflow, policy, zone, now);
             for (verdict, snapshot) in evaluate(&candidates, policy, zone, now).into_iter().zip(of_it) {
                 let mut reasons = match verdict.decision {
@@ -67,13 +62,35 @@ impl Stock {
                     Decision::Remove => Vec::new(),
                 };
                 if timeflow.state == TimeflowState::Retired {
-                    reasons.retain(|reason| *reason != Reason::Newest);
+                    reasons.retain(|reason| match reason {
+                        Reason::Newest => false,
+                        Reason::LastOf(_) => periods.contains(reason),
+                        _ => true,
+                    });
                 }
                 let reasons = reasons.iter().map(Reason::to_string).collect();
                 verdicts.push(SnapshotVerdict { snapshot: snapshot.clone(), reasons });
             }
         }
         verdicts
+    }
+
+    fn candidate(&self, snapshot: &Snapshot) -> Candidate<u64> {
+        let pins = self.pins.get(&snapshot.id).cloned().unwrap_or_default();
+        Candidate { id: snapshot.id, taken: snapshot.taken, pins }
+    }
+
+    /// The periods that are kept of the dataset as a whole. A timeflow of the past takes no more snapshots: by its own
+    /// newest periods alone it would keep their last ones for ever.
+    fn periods(&self, policy: &RetentionPolicy, zone: &TimeZone, now: Timestamp) -> Vec<Reason> {
+        let all: Vec<Candidate<u64>> =
+            self.snapshots.iter().map(|snapshot| self.candidate(snapshot)).collect();
+        let verdicts = evaluate(&all, policy, zone, now);
+        let reasons = verdicts.into_iter().filter_map(|verdict| match verdict.decision {
+            Decision::Keep(reasons) => Some(reasons),
+            Decision::Remove => None,
+        });
+        reasons.flatten().filter(|reason| matches!(reason, Reason::LastOf(_))).collect()
     }
 
     /// Timeflows of the past that hold nothing which is kept.
@@ -290,6 +307,24 @@ mod tests {
         let verdicts = stock.judge(&policy, &TimeZone::UTC, at(100));
         // The last one is kept for an undo, whatever it holds.
         assert_eq!(stock.spent(&verdicts).iter().map(|timeflow| timeflow.id).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn periods_of_the_past_end_when_newer_ones_come() {
+        let mut stock = Stock {
+            timeflows: vec![
+                timeflow(1, TimeflowState::Retired, Some(at(3))),
+                timeflow(2, TimeflowState::Current, None),
+            ],
+            snapshots: (0..3).map(|day| snapshot(100 + day, 1, at(day.cast_signed()))).collect(),
+            pins: HashMap::new(),
+        };
+        let policy = policy(r#"{"daily": 2}"#);
+        assert_eq!(kept(&stock, &policy, at(9)), [101, 102]);
+        stock.snapshots.push(snapshot(200, 2, at(5)));
+        assert_eq!(kept(&stock, &policy, at(9)), [102, 200]);
+        stock.snapshots.push(snapshot(201, 2, at(6)));
+        assert_eq!(kept(&stock, &policy, at(9)), [200, 201]);
     }
 
     #[test]

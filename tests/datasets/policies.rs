@@ -152,7 +152,6 @@ fn retention_removes_what_nothing_keeps_and_says_why_the_rest_stays() {
 
     // Timeflows that refreshes left behind end, but the one an undo goes back to.
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop", "--no-logs"]);
-    stage.ok(["vdb", "snapshot", "qa"]);
     for _ in 0..2 {
         stage.ok(["vdb", "refresh", "qa"]);
     }
