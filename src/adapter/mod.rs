@@ -3,6 +3,7 @@
 //! An adapter's configuration and what it records with a snapshot are JSON values that only it reads. It gets
 //! folders, never stores: the data folder lies on a volume, the state folder beside the store.
 
+pub mod command;
 pub mod postgres;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,15 @@ pub struct LinkPlan {
     pub warnings: Vec<String>,
     /// Bytes that the first copy will take, as far as the source tells.
     pub estimated_bytes: Option<u64>,
+}
+
+/// What there is of an adapter's datasets beside snapshots and clones of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Logs that lead from a snapshot to points in time: they get a volume.
+    pub logs: bool,
+    /// Images kept ready: provisioning takes so long that it is done ahead.
+    pub images: bool,
 }
 
 /// One server of one dataset: where its files are and how it is run.
@@ -124,6 +134,7 @@ pub struct Described {
 /// What is seen of a running or stopped server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
+    /// False is put right by a start. What the engine does not start counts as running; that it does not is a problem.
     pub running: bool,
     pub pid: Option<u32>,
     /// One word: `streaming`, `waiting`, `stopped`, `online`, ...
@@ -205,6 +216,8 @@ pub trait Adapter: Send + Sync {
     /// Its name in commands and records.
     fn kind(&self) -> &'static str;
 
+    fn abilities(&self) -> Abilities;
+
     /// The installations of this host.
     fn discover(&self) -> Result<Vec<Repository>>;
 
@@ -237,7 +250,7 @@ pub trait Adapter: Send + Sync {
     /// of a staging server; an error leaves the old one in use.
     fn reconfigure(&self, instance: &Instance) -> Result<Value>;
 
-    /// Starts a staging server that follows its source, and returns when it answers.
+    /// Starts a staging server that follows its source, if it has one, and returns when it answers.
     fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
     /// Brings a running staging server up to what the source has now.
@@ -251,7 +264,8 @@ pub trait Adapter: Send + Sync {
     /// Holds a server's files at one exact point and says which. `thaw` follows, whatever happens.
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described>;
 
-    /// Lets go; also of what a killed process left held. No error when nothing is.
+    /// Lets go; also of what a killed process left held, and of what a failed `quiesce` may hold in part. No error when
+    /// nothing is.
     fn thaw(&self, instance: &Instance) -> Result<()>;
 
     /// Adds to a snapshot's records what is known only after the cut. Called before `thaw`.

@@ -21,7 +21,9 @@ pub struct Link {
     #[serde(default = "default_group")]
     pub group: String,
     pub adapter: String,
-    pub port: u16,
+    /// A free one when absent.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// What the adapter needs: see its part of the documentation.
     pub parameters: Value,
     /// Passwords by name; kept apart from everything else.

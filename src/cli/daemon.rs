@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// Days that jobs, their logs and events are kept [default: 90]
     #[arg(long, value_name = "DAYS")]
     log_keep_days: Option<u32>,
+    /// A folder with a PostgreSQL installation beside those of the host's packages; may be given again
+    #[arg(long, value_name = "DIR")]
+    postgres: Vec<PathBuf>,
     /// Return when the mount answers, and go on in the background
     #[arg(long)]
     background: bool,
@@ -80,6 +83,7 @@ fn options(arguments: &Arguments, context: &Context) -> Result<Options> {
         tls: (certificate.is_some() || key.is_some()).then_some(TlsConfig { certificate, key }),
         jobs_max: arguments.jobs_max,
         log_keep_days: arguments.log_keep_days,
+        postgres: Some(arguments.postgres.clone()).filter(|folders| !folders.is_empty()),
         ..said_by_arguments(context)
     };
     let mut options = Layers::of(arguments.config.as_deref(), said)?.effective().options()?;
@@ -88,7 +92,7 @@ fn options(arguments: &Arguments, context: &Context) -> Result<Options> {
     options.mount = mount_folder(&options.mount)?;
     let tls = options.listen.as_mut().and_then(|listen| listen.tls.as_mut());
     let files = tls.into_iter().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-    for path in options.state.iter_mut().chain(files) {
+    for path in options.state.iter_mut().chain(&mut options.postgres).chain(files) {
         let shown = path.display().to_string();
         *path = std::path::absolute(&*path).map_err(|e| Error::io("resolve", &shown, e))?;
     }
@@ -146,6 +150,9 @@ fn background_command(options: &Options) -> Command {
         if let Some(tls) = &listen.tls {
             command.arg("--tls-certificate").arg(&tls.certificate).arg("--tls-key").arg(&tls.key);
         }
+    }
+    for folder in &options.postgres {
+        command.arg("--postgres").arg(folder);
     }
     command.env_remove("STILLPOINT_CONFIG");
     // The working directory would keep the caller's file system busy.

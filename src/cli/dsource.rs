@@ -85,6 +85,8 @@ pub(super) struct Target {
 pub(super) enum LinkCommand {
     /// Link a PostgreSQL cluster
     Postgres(Box<Postgres>),
+    /// Link any other application: a folder of its files, and commands that hold it for a snapshot
+    Command(Box<super::application::Application>),
 }
 
 #[derive(Args)]
@@ -146,6 +148,10 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     match command {
         Command::Link(LinkCommand::Postgres(arguments)) => link(&client, *arguments, context),
+        Command::Link(LinkCommand::Command(application)) => {
+            let (dry_run, no_wait) = (application.dry_run, application.no_wait);
+            submit_link(&client, &application.request()?, dry_run, no_wait, context)
+        }
         Command::List => {
             context.output.show(&Datasets(client.list("/v1/dsources")?))?;
             Ok(Outcome::Done)
@@ -180,7 +186,7 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         name: arguments.name,
         group: arguments.group,
         adapter: "postgres".into(),
-        port: arguments.staging_port,
+        port: Some(arguments.staging_port),
         parameters,
         secrets,
         logs: !arguments.no_logs,
@@ -188,13 +194,23 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         policies: arguments.attached.policies.clone(),
         hooks: arguments.attached.hooks()?,
     };
-    if arguments.dry_run {
-        let plan: LinkPlan = client.post("/v1/dsources/plan", &body)?;
+    submit_link(client, &body, arguments.dry_run, arguments.no_wait, context)
+}
+
+fn submit_link(
+    client: &ApiClient,
+    body: &Link,
+    dry_run: bool,
+    no_wait: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    if dry_run {
+        let plan: LinkPlan = client.post("/v1/dsources/plan", body)?;
         context.output.show(&Review(plan))?;
         return Ok(Outcome::Done);
     }
-    let accepted = client.post("/v1/dsources", &body)?;
-    finish(client, &accepted, arguments.no_wait, context)
+    let accepted = client.post("/v1/dsources", body)?;
+    finish(client, &accepted, no_wait, context)
 }
 
 /// What the adapter is asked for.

@@ -1,5 +1,6 @@
 //! The command line: one file per noun. Knows terminals; nothing below it does.
 
+mod application;
 mod bench;
 mod clone;
 mod completion;

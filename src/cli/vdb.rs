@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 
 use super::context::Context;
 use super::dsource::{Datasets, Target, delete, finish, operate, parse_setting, password, show, wrong_role};
-use super::exit::{Outcome, Result};
+use super::exit::{Failure, Outcome, Result};
 use super::hook::Attached;
 use super::relink::{ConfigureVdb, configure_vdb};
 use crate::api::{ApiClient, Dataset, Export, Point, Provision, Replace, default_group, segment};
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 
 /// The environment variable that holds the owner's password.
 const OWNER_PASSWORD_VARIABLE: &str = "STILLPOINT_OWNER_PASSWORD";
@@ -198,6 +198,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Command::Psql { name, arguments } => {
+            let dataset: Dataset = client.get(&format!("/v1/datasets/{}", segment(&name)))?;
+            if dataset.adapter != "postgres" {
+                let text = format!(
+                    "{name} is no PostgreSQL: see how it is reached with `stillpoint vdb env {name}`"
+                );
+                return Err(Failure::new(ErrorKind::Precondition, text));
+            }
             let error =
                 std::process::Command::new("psql").envs(connection(&client, &name)?).args(arguments).exec();
             Err(Error::io("run", "psql", error).into())

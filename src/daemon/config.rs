@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::http::check_listen;
 use super::{JOBS_MAX, LOG_KEEP_DAYS, Listen, Options, Tls, state_of};
+use crate::adapter::postgres::POSTGRES_VARIABLE;
 use crate::base::{Error, ErrorKind, Result};
 
 const JOBS_LIMIT: usize = 64;
@@ -49,6 +50,10 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub log_keep_days: Option<u32>,
+    /// Folders of PostgreSQL installations beside those of the host's packages: each has bin/postgres, or holds folders
+    /// that have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Vec<PathBuf>>,
 }
 
 /// PEM files.
@@ -64,7 +69,7 @@ pub struct TlsConfig {
 }
 
 /// Every key, in the order of the file, with its environment variable.
-pub const KEYS: [(&str, &str); 8] = [
+pub const KEYS: [(&str, &str); 9] = [
     ("store", "STILLPOINT_STORE"),
     ("mount", "STILLPOINT_MOUNT"),
     ("state", "STILLPOINT_STATE"),
@@ -73,6 +78,7 @@ pub const KEYS: [(&str, &str); 8] = [
     ("tls.key", "STILLPOINT_TLS_KEY"),
     ("jobs_max", "STILLPOINT_JOBS_MAX"),
     ("log_keep_days", "STILLPOINT_LOG_KEEP_DAYS"),
+    ("postgres", POSTGRES_VARIABLE),
 ];
 
 /// Reads a file. Errors name line and column.
@@ -82,9 +88,10 @@ pub fn read(path: &Path) -> Result<Config> {
     let mut config = parse(&text).map_err(|e| e.context(&shown))?;
     let path = std::path::absolute(path).map_err(|e| Error::io("resolve", &shown, e))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let Config { store, mount, state, tls, .. } = &mut config;
+    let Config { store, mount, state, tls, postgres, .. } = &mut config;
     let tls = tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-    for path in [store, mount, state].into_iter().chain(tls).flatten() {
+    let folders = postgres.iter_mut().flatten();
+    for path in [store, mount, state].into_iter().chain(tls).flatten().chain(folders) {
         *path = folder.join(&*path);
     }
     Ok(config)
@@ -115,6 +122,9 @@ pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<C
         tls: (certificate.is_some() || key.is_some()).then_some(TlsConfig { certificate, key }),
         jobs_max: read_as("STILLPOINT_JOBS_MAX", text("STILLPOINT_JOBS_MAX")?)?,
         log_keep_days: read_as("STILLPOINT_LOG_KEEP_DAYS", text("STILLPOINT_LOG_KEEP_DAYS")?)?,
+        postgres: variable(POSTGRES_VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map(|folders| std::env::split_paths(&folders).collect()),
     })
 }
 
@@ -165,7 +175,7 @@ impl Layers {
     pub fn effective(&self) -> Config {
         let mut all = Config::default();
         for (_, layer) in &self.layers {
-            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days } = layer.clone();
+            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days, postgres } = layer.clone();
             all.store = store.or(all.store);
             all.mount = mount.or(all.mount);
             all.state = state.or(all.state);
@@ -175,6 +185,7 @@ impl Layers {
             all.tls = (certificate.is_some() || key.is_some()).then_some(TlsConfig { certificate, key });
             all.jobs_max = jobs_max.or(all.jobs_max);
             all.log_keep_days = log_keep_days.or(all.log_keep_days);
+            all.postgres = postgres.or(all.postgres);
         }
         all
     }
@@ -281,6 +292,7 @@ impl Config {
             listen: self.listen.map(|address| Listen { address, tls }),
             jobs_max: self.jobs_max.unwrap_or(JOBS_MAX),
             log_keep_days: self.log_keep_days.unwrap_or(LOG_KEEP_DAYS),
+            postgres: self.postgres.clone().unwrap_or_default(),
         })
     }
 }

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::adapter::Adapter;
-use crate::adapter::postgres::Postgres;
+use crate::adapter::command::Commands;
+use crate::adapter::postgres::{Installations, Postgres};
 use crate::base::{Error, RealStorage, Result, Storage};
 use crate::catalog::Catalog;
 use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
@@ -54,6 +55,8 @@ pub struct Options {
     pub jobs_max: usize,
     /// Days that jobs, their logs and events are kept.
     pub log_keep_days: u32,
+    /// Folders of PostgreSQL installations beside those of the host's packages.
+    pub postgres: Vec<PathBuf>,
 }
 
 /// Where the API listens.
@@ -86,23 +89,29 @@ impl Daemon {
     /// Mounts the store, clears away what an earlier daemon left half done, and starts to serve. Servers come up after
     /// that, as jobs.
     pub fn start(options: &Options, environment: &Environment) -> Result<Self> {
+<<<<<<< HEAD
         if let Some(listen) = &options.listen {
             http::check_listen(listen.address, listen.tls.as_ref())?;
         }
         let adapter =
             Arc::new(Postgres::new(Arc::clone(&environment.clock), Arc::clone(&environment.random)));
+=======
+        let adapters = adapters(options, environment);
+>>>>>>> 1c2dded (adapter: any other application, by commands of its user)
         let store = options.store.canonicalize();
         let store = store.map_err(|e| Error::io("open", &options.store.display().to_string(), e))?;
         let state = options.state.clone().unwrap_or_else(|| state_of(&store));
         let host_options = HostOptions { writethrough: options.writethrough, ..HostOptions::default() };
         let host = Host::start_after(&store, &options.mount, None, environment, &host_options, || {
             // With the store's lock, so that they are no living daemon's. Before the mount: they keep a dead one busy.
-            for pid in adapter.end_strays(&state, &options.mount)? {
-                tracing::warn!("process {pid} of an earlier daemon was ended");
+            for adapter in &adapters {
+                for pid in adapter.end_strays(&state, &options.mount)? {
+                    tracing::warn!("process {pid} of an earlier daemon was ended");
+                }
             }
             Ok(())
         })?;
-        let started = Self::serve(options, state, environment, &host, adapter);
+        let started = Self::serve(options, state, environment, &host, adapters);
         if started.is_err()
             && let Err(e) = host.end()
         {
@@ -116,13 +125,13 @@ impl Daemon {
         state: PathBuf,
         environment: &Environment,
         host: &Arc<Host>,
-        adapter: Arc<dyn Adapter>,
+        adapters: Vec<Arc<dyn Adapter>>,
     ) -> Result<Self> {
         let storage: Arc<dyn Storage> = Arc::new(RealStorage::open(host.path())?);
         let engine = Engine::open(Parts {
             catalog: Catalog::open(&*storage)?,
             storage,
-            adapters: vec![adapter],
+            adapters,
             volumes: Arc::new(HostVolumes::new(Arc::clone(host), options.mount.clone())),
             store: host.path().to_owned(),
             state,
@@ -177,6 +186,15 @@ impl Daemon {
         let closed = self.host.end();
         stopped.and(closed)
     }
+}
+
+/// All kinds of databases there are.
+fn adapters(options: &Options, environment: &Environment) -> Vec<Arc<dyn Adapter>> {
+    let parts = || (Arc::clone(&environment.clock), Arc::clone(&environment.random));
+    let ((clock, random), installations) = (parts(), Installations::with(options.postgres.clone()));
+    let postgres = Postgres::new(clock, random, installations);
+    let (clock, random) = parts();
+    vec![Arc::new(postgres), Arc::new(Commands::new(clock, random))]
 }
 
 /// A store's own state folder: outside the store, so that neither a backup nor a search of it finds a secret.

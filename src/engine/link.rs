@@ -18,7 +18,8 @@ pub struct LinkRequest {
     pub name: String,
     pub group: String,
     pub adapter: String,
-    pub port: u16,
+    /// A free one when absent.
+    pub port: Option<u16>,
     /// The adapter's own: source, mode, settings.
     pub parameters: Value,
     pub secrets: Secrets,
@@ -31,11 +32,11 @@ pub struct LinkRequest {
 
 impl LinkRequest {
     /// The parameters with what every link has.
-    pub(super) fn adapter_request(&self) -> Value {
+    pub(super) fn adapter_request(&self, port: u16) -> Value {
         let mut request = self.parameters.clone();
         if let Value::Object(fields) = &mut request {
             fields.insert("name".into(), self.name.clone().into());
-            fields.insert("port".into(), self.port.into());
+            fields.insert("port".into(), port.into());
         }
         request
     }
@@ -44,8 +45,8 @@ impl LinkRequest {
 impl Engine {
     /// Starts a link: job `DB_LINK`, and after it `DB_SYNC`. Asks the source first, and refuses at once what cannot be.
     pub fn link(self: &Arc<Self>, request: LinkRequest) -> Result<JobHandle> {
-        let plan = self.plan_link(&request)?;
-        let (dataset, timeflow) = self.new_dataset(&request, plan.config)?;
+        let (plan, port) = self.plan_link_at(&request)?;
+        let (dataset, timeflow) = self.new_dataset(&request, port, plan.config)?;
         let kept = self.secrets.put(dataset.id, &request.secrets);
         if let Err(e) = kept.and_then(|()| self.attach_all(&dataset, &request.attachments)) {
             self.forget(dataset.id)?;
@@ -72,14 +73,16 @@ impl Engine {
         accepted
     }
 
-    fn new_dataset(&self, request: &LinkRequest, config: Value) -> Result<(Dataset, Timeflow)> {
+    fn new_dataset(&self, request: &LinkRequest, port: u16, config: Value) -> Result<(Dataset, Timeflow)> {
+        let abilities = self.adapter(&request.adapter)?.abilities();
         let created = self.now();
         let volume = self.new_volume_name(&request.name)?;
-        let log_volume = Some(self.new_volume_name_for(&request.name, "log-")?).filter(|_| request.logs);
+        let log_volume =
+            Some(self.new_volume_name_for(&request.name, "log-")?).filter(|_| request.logs && abilities.logs);
         self.catalog.change(|change| {
             // Looked at again where nobody else can add one meanwhile.
             for other in change.list::<Dataset>()? {
-                super::dataset::check_distinct(&other, &request.name, request.port)?;
+                super::dataset::check_distinct(&other, &request.name, port)?;
             }
             let id = change.next_id()?;
             let timeflow = Timeflow {
@@ -103,10 +106,10 @@ impl Engine {
                 config,
                 state: DatasetState::Creating,
                 created,
-                port: request.port,
+                port,
                 timeflow: Some(timeflow.id),
                 locked: false,
-                images: request.images,
+                images: request.images && abilities.images,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;

@@ -88,7 +88,8 @@ impl Engine {
         port: u16,
     ) -> Result<(Dataset, Timeflow)> {
         let created = self.now();
-        let volumes = self.timeflow_volumes(&request.name, request.logs)?;
+        let logs = request.logs && self.adapter(&origin.parent.adapter)?.abilities().logs;
+        let volumes = self.timeflow_volumes(&request.name, logs)?;
         self.catalog.change(|change| {
             require_ready(change, origin.snapshot.id)?;
             for other in change.list::<Dataset>()? {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::Engine;
 use crate::adapter::Task;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Dataset, DatasetState, Job, JobError, JobStatus, Severity, Timeflow, TimeflowState};
+use crate::catalog::{
+    Dataset, DatasetState, Job, JobError, JobStatus, Severity, Snapshot, SnapshotState, Timeflow,
+    TimeflowState,
+};
 
 /// Writes what a clearing away says into the program's log.
 pub(super) struct Quiet;
@@ -61,9 +64,23 @@ impl Engine {
         }
         for snapshot in self.unfinished_snapshots()? {
             let timeflow = self.timeflow(snapshot.timeflow)?;
+            if snapshot.state == SnapshotState::Taking {
+                self.let_go(&snapshot, &timeflow);
+            }
             self.said(&snapshot.name, self.remove_snapshot_record(&timeflow, &snapshot));
         }
         Ok(())
+    }
+
+    /// A process that was killed between `quiesce` and `thaw` held what nobody else lets go.
+    fn let_go(&self, snapshot: &Snapshot, timeflow: &Timeflow) {
+        let thawed = self
+            .dataset_by_id(snapshot.dataset)
+            .and_then(|dataset| self.adapter(&dataset.adapter)?.thaw(&self.instance(&dataset, timeflow)?));
+        if let Err(e) = thawed {
+            let text = format!("what the snapshot {} held may still be held: {e}", snapshot.name);
+            self.event(Severity::Error, "THAW_FAILED", Some(snapshot.dataset), None, &text);
+        }
     }
 
     fn said(&self, what: &str, result: Result<()>) {

@@ -9,7 +9,7 @@ use super::config::{
     Config, DATA_FOLDER, LinkRequest, SOURCE_PASSWORD, SourceAddress, TABLESPACES_FOLDER, Tablespace, keep,
 };
 use super::files::{Readers, make_folder, prepare};
-use super::installation::installation;
+use super::installation::Installations;
 use super::link::{ask_source, review_server, server_user, slot_exists, slot_name, verify, write_passfile};
 use super::server::Server;
 use super::source;
@@ -26,6 +26,7 @@ pub(super) fn plan(
     path: &Path,
     secrets: &Secrets,
     random: &dyn Random,
+    installations: &Installations,
 ) -> Result<LinkPlan> {
     if request.source.is_none() && request.wal_directory.is_none() {
         return Err(Error::invalid(
@@ -34,7 +35,7 @@ pub(super) fn plan(
     }
     let backup = backup::inspect(path)?;
     let user = server_user(request)?;
-    let programs = installation(backup.major)?;
+    let programs = installations.of(backup.major)?;
     let tablespaces: Vec<Tablespace> = backup
         .tablespaces
         .iter()
@@ -66,7 +67,7 @@ pub(super) fn plan(
         review.push(("kept in sync by".into(), format!("WAL files in {}", folder.display())));
     }
     if let Some(address) = &request.source {
-        let found = ask_source(address, &user, secrets)?;
+        let found = ask_source(address, &user, secrets, installations)?;
         check_same(&backup, &found, address)?;
         let slot = slot_name(&request.name, random);
         review.push(("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)));

@@ -1,11 +1,16 @@
-//! PostgreSQL installations of this host.
+//! PostgreSQL installations: those of the host's packages, and folders that the user names beside them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::base::{Error, ErrorKind, Result};
 
 /// Where Debian's packages put each major version.
 const ROOT: &str = "/usr/lib/postgresql";
+/// The environment variable that lists further folders, separated by colons.
+pub const POSTGRES_VARIABLE: &str = "STILLPOINT_POSTGRES_DIRS";
+/// Programs that the adapter runs and that smaller packages leave out.
+const CLIENTS: [&str; 5] = ["psql", "pg_basebackup", "pg_controldata", "pg_verifybackup", "pg_waldump"];
 
 /// The programs of one major version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,50 +19,160 @@ pub struct Installation {
     pub programs: PathBuf,
 }
 
-/// Every installation, oldest first.
-pub fn installations() -> Vec<Installation> {
-    let Ok(entries) = std::fs::read_dir(ROOT) else { return Vec::new() };
-    let mut found: Vec<Installation> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let major = entry.file_name().to_str()?.parse().ok()?;
-            let programs = entry.path().join("bin");
-            programs.join("postgres").exists().then_some(Installation { major, programs })
+/// Where installations are looked for. What there is, is looked up each time: packages come and go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installations {
+    folders: Vec<PathBuf>,
+}
+
+impl Installation {
+    /// The version of its server, such as `15.18`.
+    pub fn version(&self) -> Option<String> {
+        version_of(&self.programs)
+    }
+
+    /// What it lacks of the programs that the adapter runs.
+    pub fn missing(&self) -> Vec<&'static str> {
+        CLIENTS.into_iter().filter(|program| !self.programs.join(program).exists()).collect()
+    }
+}
+
+impl Installations {
+    /// Those of the packages, and those in `folders`: each has `bin/postgres`, or is such a `bin` itself, or holds such
+    /// folders, as `/usr/lib/postgresql` does. Of one major version the last one named is used.
+    pub fn with(folders: Vec<PathBuf>) -> Self {
+        Self { folders }
+    }
+
+    /// Every installation, oldest major version first.
+    pub fn all(&self) -> Vec<Installation> {
+        let mut found: Vec<Installation> = below(Path::new(ROOT), |programs| {
+            // Debian's folders have the number for a name: no program need be asked.
+            programs.parent()?.file_name()?.to_str()?.parse().ok()
+        });
+        for folder in &self.folders {
+            let asked = |programs: &Path| major_of(&version_of(programs)?);
+            let places = [folder.clone(), folder.join("bin")];
+            let there = places.into_iter().filter(|place| place.join("postgres").exists());
+            let itself =
+                there.filter_map(|programs| Some(Installation { major: asked(&programs)?, programs }));
+            found.extend(itself);
+            found.extend(below(folder, asked));
+        }
+        found.sort_by_key(|installation| installation.major);
+        found
+    }
+
+    /// The installation of a major version; the error says what there is.
+    pub(super) fn of(&self, major: u32) -> Result<Installation> {
+        let all = self.all();
+        let majors: Vec<String> = all.iter().map(|found| found.major.to_string()).collect();
+        all.into_iter().rfind(|found| found.major == major).ok_or_else(|| {
+            let have = if majors.is_empty() { "none".to_owned() } else { majors.join(", ") };
+            Error::new(
+                ErrorKind::Precondition,
+                format!(
+                    "the source runs PostgreSQL {major}, and this host has {have} below {}: apt-get install \
+                     postgresql-{major}, or name the folder of an installation with `daemon --postgres DIR`",
+                    self.shown()
+                ),
+            )
         })
-        .collect();
-    found.sort_by_key(|installation| installation.major);
-    found
+    }
+
+    /// The newest installation with client programs, which talk to every older server.
+    pub(super) fn newest(&self) -> Result<Installation> {
+        self.all().into_iter().rfind(|found| found.programs.join("psql").exists()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Precondition,
+                format!(
+                    "there is no PostgreSQL with psql below {}: apt-get install postgresql",
+                    self.shown()
+                ),
+            )
+        })
+    }
+
+    fn shown(&self) -> String {
+        let folders = self.folders.iter().map(|folder| folder.display().to_string());
+        std::iter::once(ROOT.to_owned()).chain(folders).collect::<Vec<_>>().join(", ")
+    }
 }
 
-/// The installation of a major version; the error says what there is.
-pub(super) fn installation(major: u32) -> Result<Installation> {
-    let all = installations();
-    let majors: Vec<String> = all.iter().map(|found| found.major.to_string()).collect();
-    all.into_iter().find(|found| found.major == major).ok_or_else(|| {
-        let have = if majors.is_empty() { "none".to_owned() } else { majors.join(", ") };
-        Error::new(
-            ErrorKind::Precondition,
-            format!(
-                "the source runs PostgreSQL {major}, and this host has {have} below {ROOT}: \
-                 apt-get install postgresql-{major}"
-            ),
-        )
-    })
+/// The installations in folders of a folder, as `major` tells their version.
+fn below(root: &Path, major: impl Fn(&Path) -> Option<u32>) -> Vec<Installation> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let mut programs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path().join("bin")).collect();
+    programs.sort();
+    let there = programs.into_iter().filter(|programs| programs.join("postgres").exists());
+    there.filter_map(|programs| Some(Installation { major: major(&programs)?, programs })).collect()
 }
 
-/// The newest installation, whose client programs talk to every older server.
-pub(super) fn newest() -> Result<Installation> {
-    installations().pop().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Precondition,
-            format!("there is no PostgreSQL below {ROOT}: apt-get install postgresql"),
-        )
-    })
+fn version_of(programs: &Path) -> Option<String> {
+    let output = Command::new(programs.join("postgres")).arg("--version").output().ok()?;
+    version_in(&String::from_utf8(output.stdout).ok()?)
 }
 
-/// The version of an installation's server, such as `15.18`.
-pub(super) fn version_of(programs: &Path) -> Option<String> {
-    let output = std::process::Command::new(programs.join("postgres")).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
+/// The version in `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn version_in(text: &str) -> Option<String> {
     text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
+}
+
+/// The major version of `15.18`, or of `19beta1`.
+fn major_of(version: &str) -> Option<u32> {
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..digits].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn make(programs: &Path, version: &str, clients: &[&str]) {
+        std::fs::create_dir_all(programs).unwrap();
+        let text = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
+        for name in ["postgres"].iter().chain(clients) {
+            std::fs::write(programs.join(name), &text).unwrap();
+            std::fs::set_permissions(programs.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let version = version_in("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n");
+        assert_eq!(version.as_deref(), Some("15.18"));
+        assert_eq!(version_in("no version here"), None);
+        let majors = ["15.18", "19beta1", "10.23", "x", ""].map(major_of);
+        assert_eq!(majors, [Some(15), Some(19), Some(10), None, None]);
+    }
+
+    #[test]
+    fn named_folders_are_looked_into_beside_the_packages() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, bin, many] = ["one", "two/bin", "many"].map(|name| folder.path().join(name));
+        make(&one.join("bin"), "91.2", &[]);
+        make(&bin, "92beta1", &["psql"]);
+        make(&many.join("a/bin"), "93.1", &[]);
+        make(&many.join("b/bin"), "91.4", &CLIENTS);
+        std::fs::create_dir_all(many.join("c/bin")).unwrap();
+        let installations = Installations::with(vec![one.clone(), bin.clone(), many.clone()]);
+        let mut all = installations.all();
+        all.retain(|found| found.major > 90);
+        let places: Vec<(u32, PathBuf)> =
+            all.into_iter().map(|found| (found.major, found.programs)).collect();
+        let expected =
+            [(91, one.join("bin")), (91, many.join("b/bin")), (92, bin.clone()), (93, many.join("a/bin"))];
+        assert_eq!(places, expected);
+        // The last one named wins; clients come from the newest that has them.
+        assert_eq!(installations.of(91).unwrap().programs, many.join("b/bin"));
+        assert_eq!(installations.of(91).unwrap().missing(), Vec::<&str>::new());
+        assert_eq!(installations.newest().unwrap().programs, bin);
+        assert_eq!(installations.newest().unwrap().missing(), CLIENTS[1..]);
+        assert_eq!(installations.of(92).unwrap().version().as_deref(), Some("92beta1"));
+        let error = installations.of(94).unwrap_err();
+        assert!(error.message().contains("91, 92, 93") || error.message().contains("92, 93"), "{error}");
+        assert!(error.message().contains("--postgres"), "{error}");
+    }
 }

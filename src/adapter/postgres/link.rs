@@ -11,7 +11,7 @@ use super::config::{
 };
 use super::external;
 use super::files::{Readers, make_folder, prepare, write_state};
-use super::installation::{installation, newest};
+use super::installation::Installations;
 use super::program::{Programs, run};
 use super::server::Server;
 use super::source;
@@ -27,7 +27,12 @@ const SLOT_LOOK: Duration = Duration::from_millis(100);
 const SLOT_LOOKS_MAX: u32 = 100;
 
 /// Asks source and host, and says what a link will do.
-pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn Random) -> Result<LinkPlan> {
+pub(super) fn plan(
+    request: &serde_json::Value,
+    secrets: &Secrets,
+    random: &dyn Random,
+    installations: &Installations,
+) -> Result<LinkPlan> {
     let request: LinkRequest = read("the request to link", request)?;
     conf::check_settings(&request.settings)?;
     conf::check_port(request.port)?;
@@ -35,8 +40,8 @@ pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, random: &dyn 
         (true, None) if request.wal_directory.is_some() => Err(Error::invalid(
             "WAL files are followed from an external backup: leave out the one or the other",
         )),
-        (true, None) => plan_backup(&request, secrets, random),
-        (false, Some(backup)) => external::plan(&request, backup, secrets, random),
+        (true, None) => plan_backup(&request, secrets, random, installations),
+        (false, Some(backup)) => external::plan(&request, backup, secrets, random, installations),
         _ => Err(Error::invalid(
             "say how the first copy is made: exactly one of --initiated-backup and --external-backup",
         )),
@@ -53,8 +58,9 @@ pub(super) fn ask_source(
     address: &SourceAddress,
     user: &OsUser,
     secrets: &Secrets,
+    installations: &Installations,
 ) -> Result<source::Source> {
-    let clients = Programs { folder: newest()?.programs, user: user.clone() };
+    let clients = Programs { folder: installations.newest()?.programs, user: user.clone() };
     source::ask(address, secrets.get(SOURCE_PASSWORD), &clients)
 }
 
@@ -77,14 +83,19 @@ pub(super) fn review_server(
     review
 }
 
-fn plan_backup(request: &LinkRequest, secrets: &Secrets, random: &dyn Random) -> Result<LinkPlan> {
+fn plan_backup(
+    request: &LinkRequest,
+    secrets: &Secrets,
+    random: &dyn Random,
+    installations: &Installations,
+) -> Result<LinkPlan> {
     let address = request
         .source
         .as_ref()
         .ok_or_else(|| Error::invalid("name the source: --source-host, --source-port, --source-user"))?;
     let user = server_user(request)?;
-    let found = ask_source(address, &user, secrets)?;
-    let programs = installation(found.major)?;
+    let found = ask_source(address, &user, secrets, installations)?;
+    let programs = installations.of(found.major)?;
     let slot = slot_name(&request.name, random);
     let mut review: Vec<(String, String)> = vec![
         ("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)),
@@ -213,6 +224,13 @@ pub(super) fn ingest(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
 
 pub(super) fn verify(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
     if server.config.major < 13 {
+        return Ok(());
+    }
+    if !server.programs.folder.join("pg_verifybackup").exists() {
+        task.warn(&format!(
+            "the backup is not verified: {} has no pg_verifybackup",
+            server.programs.folder.display()
+        ));
         return Ok(());
     }
     task.step("verify the backup")?;

@@ -34,7 +34,7 @@ mod trouble;
 pub mod wal;
 mod wal_folder;
 
-pub use installation::{Installation, installations};
+pub use installation::{Installation, Installations, POSTGRES_VARIABLE};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,6 +45,8 @@ use serde_json::Value;
 use super::{
     Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan, Point,
     Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository,
+    Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -57,11 +59,12 @@ const DATABASE: &str = "postgres";
 pub struct Postgres {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    installations: Installations,
 }
 
 impl Postgres {
-    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self { clock, random }
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, installations: Installations) -> Self {
+        Self { clock, random, installations }
     }
 
     fn server<'a>(&'a self, instance: &'a Instance) -> Result<Server<'a>> {
@@ -80,11 +83,15 @@ impl Adapter for Postgres {
         "postgres"
     }
 
+    fn abilities(&self) -> Abilities {
+        Abilities { logs: true, images: true }
+    }
+
     fn discover(&self) -> Result<Vec<Repository>> {
         let user = OsUser::for_servers("postgres")?;
-        let found = installations().into_iter().map(|found| Repository {
+        let found = self.installations.all().into_iter().map(|found| Repository {
             adapter: self.kind().into(),
-            version: installation::version_of(&found.programs).unwrap_or_else(|| found.major.to_string()),
+            version: found.version().unwrap_or_else(|| found.major.to_string()),
             programs: found.programs,
             user: user.name.clone(),
         });
@@ -92,7 +99,7 @@ impl Adapter for Postgres {
     }
 
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
-        link::plan(request, secrets, &*self.random)
+        link::plan(request, secrets, &*self.random, &self.installations)
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {

@@ -15,7 +15,7 @@ use clap::Args;
 use super::context::Context;
 use super::exit::{Failure, Outcome, Result};
 use super::volume::unexpected;
-use crate::adapter::postgres::installations;
+use crate::adapter::postgres::Installations;
 use crate::base::{Clock, ErrorKind, OsUser, SystemClock};
 use crate::control::{Reply, Request, VolumeRow};
 use report::{Counts, Database, Report, milliseconds};
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let installation = installations().pop().ok_or_else(|| {
+    let installation = Installations::default().all().pop().ok_or_else(|| {
         Failure::new(ErrorKind::Precondition, "the demo needs PostgreSQL, and /usr/lib/postgresql has none")
             .hint("apt-get install postgresql")
     })?;

@@ -9,7 +9,7 @@ use rustix::process::Resource;
 
 use super::super::sizes::format_bytes;
 use super::Finding;
-use crate::adapter::postgres::installations;
+use crate::adapter::postgres::Installations;
 use crate::base::OsUser;
 
 const OPEN_FILES_MIN: u64 = 4096;
@@ -90,7 +90,8 @@ pub(super) fn server_user() -> Finding {
 
 pub(super) fn postgres() -> Finding {
     const CHECK: &str = "PostgreSQL";
-    let found: Vec<String> = installations()
+    let found: Vec<String> = Installations::default()
+        .all()
         .iter()
         .map(|installation| {
             let version = Command::new(installation.programs.join("postgres")).arg("--version").output();
