@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod command;
 mod external;
 mod faults;
 mod hooks;

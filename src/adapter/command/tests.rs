@@ -158,7 +158,7 @@ fn an_application_is_started_once_seen_and_stopped_with_all_it_left() {
             setsid sh -c 'echo $$ >$STILLPOINT_RUN/pid; sleep 100000 & exec sleep 100000' >$STILLPOINT_RUN/log 2>&1 &
             until [ -s $STILLPOINT_RUN/pid ]; do :; done",
         "stop": "kill $(cat $STILLPOINT_RUN/pid)",
-        "status": "kill -0 $(cat $STILLPOINT_RUN/pid)",
+        "status": "grep -q sleep /proc/$(cat $STILLPOINT_RUN/pid)/cmdline",
     }));
     let instance = Instance { config: with_limit(instance.config.clone(), 1), ..instance };
     let seen = |bench: &Bench| bench.adapter.monitor(&instance).unwrap();
