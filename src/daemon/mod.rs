@@ -38,7 +38,7 @@ pub const JOBS_MAX: usize = 4;
 /// Days that jobs, their logs and events are kept, when nothing else is said.
 pub const LOG_KEEP_DAYS: u32 = 90;
 /// Below which each store has a state folder, when none is named.
-const STATE_ROOT: &str = "/var/lib/stillpoint";
+pub const STATE_ROOT: &str = "/var/lib/stillpoint";
 
 /// How a daemon is run.
 #[derive(Clone, Debug)]

@@ -24,7 +24,8 @@ use crate::base::{Clock, Error, ErrorKind, Random, Result};
 
 /// How often a cancel and the clock are looked at while nothing is printed.
 const TURN: Duration = Duration::from_millis(50);
-/// What a group may print after its leader ended, as `exec > >(tee log)` does.
+/// What a group may print after its leader ended, as `exec > >(tee log)` does, and how long its members may take to leave
+/// it, as `setsid program &` does.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long killed processes may take to go: those in an uninterruptible wait take longer.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -182,11 +183,13 @@ impl Runner {
     fn finish(&self, running: &mut Running, end: End, output: &mut Output<'_>) -> Option<ExitStatus> {
         let mut scope = Scope::All;
         if end == End::ByItself {
-            self.wait(running, LINGER, output, |running| {
-                running.output_ended() || !running.alive(Scope::Group)
-            });
             // Seen, not reaped: the group keeps its number until it is gone.
-            if running.leader_succeeded() {
+            let succeeded = running.leader_succeeded();
+            self.wait(running, LINGER, output, |running| {
+                // A program that will be in a session of its own is in the group until it is.
+                (running.output_ended() && !succeeded) || !running.alive(Scope::Group)
+            });
+            if succeeded {
                 scope = Scope::Group;
             }
         }

@@ -34,7 +34,7 @@ echo $! >"$STILLPOINT_RUN/pid"
 "#;
 const STOP: &str = r#"kill "$(cat "$STILLPOINT_RUN/pid")""#;
 const STATUS: &str = r#"grep -q counter "/proc/$(cat "$STILLPOINT_RUN/pid")/cmdline""#;
-/// Does as the file that `CONTROL` names says; `thaw` counts.
+/// Does as the file that `CONTROL` names says; `thaw` counts, so that no kill takes it back.
 const TOLD: &str = r#"
 touch "$STILLPOINT_FOLDER/holding"
 case $(cat "$CONTROL") in
@@ -42,7 +42,8 @@ fail) echo "no room to hold"; exit 3 ;;
 hang) sleep 100000 ;;
 esac
 "#;
-const COUNT: &str = r#"rm -f "$STILLPOINT_FOLDER/holding"; echo thawed >>"$STILLPOINT_FOLDER/thaws""#;
+const COUNT: &str =
+    r#"rm -f "$STILLPOINT_FOLDER/holding"; cd "$STILLPOINT_FOLDER"; echo thawed >>thaws; sync thaws"#;
 
 /// A daemon without a database.
 struct Bench {

@@ -1,19 +1,10 @@
-//! Checks of the kernel, the user, the programs and the file system of this host.
+//! Checks of the kernel, the user and the file systems of this host.
 
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::process::Command;
-
-use jiff::tz::TimeZone;
-use rustix::process::Resource;
 
 use super::super::sizes::format_bytes;
 use super::Finding;
-use crate::adapter::postgres::Installations;
-use crate::base::OsUser;
-
-const OPEN_FILES_MIN: u64 = 4096;
-const FREE_BYTES_MIN: u64 = 2 << 30;
 
 /// Magic numbers of `statfs`, the file system's name, and whether an acknowledged write there outlives a power cut.
 const FILE_SYSTEMS: &[(i64, &str, bool)] = &[
@@ -80,70 +71,21 @@ pub(super) fn user() -> Finding {
     )
 }
 
-pub(super) fn server_user() -> Finding {
-    const CHECK: &str = "PostgreSQL's user";
-    match OsUser::for_servers("postgres") {
-        Ok(user) => Finding::ok(CHECK, format!("{} ({})", user.name, user.uid)),
-        Err(e) => Finding::warning(CHECK, e.message(), "apt-get install postgresql"),
-    }
-}
-
-pub(super) fn postgres() -> Finding {
-    const CHECK: &str = "PostgreSQL";
-    let found: Vec<String> = Installations::default()
-        .all()
-        .iter()
-        .map(|installation| {
-            let version = Command::new(installation.programs.join("postgres")).arg("--version").output();
-            let shown = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-            format!("{} in {}", shown.unwrap_or_default(), installation.programs.display())
-        })
-        .collect();
-    if found.is_empty() {
-        return Finding::warning(
-            CHECK,
-            "none in /usr/lib/postgresql",
-            "apt-get install postgresql, for the demo and the tests",
-        );
-    }
-    Finding::ok(CHECK, found.join("; "))
-}
-
-pub(super) fn open_files() -> Finding {
-    const CHECK: &str = "open files";
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    match limit.current {
-        Some(current)
-            if current < OPEN_FILES_MIN && limit.maximum.is_none_or(|most| most >= OPEN_FILES_MIN) =>
-        {
-            Finding::warning(CHECK, format!("{current} at most"), format!("ulimit -n {OPEN_FILES_MIN}"))
-        }
-        Some(current) if current < OPEN_FILES_MIN => Finding::warning(
-            CHECK,
-            format!("{current} at most, and it cannot be raised here"),
-            format!(
-                "set nofile to {OPEN_FILES_MIN} in /etc/security/limits.conf, or LimitNOFILE in the unit"
-            ),
-        ),
-        Some(current) => Finding::ok(CHECK, format!("{current} at most")),
-        None => Finding::ok(CHECK, "no limit"),
-    }
-}
-
-pub(super) fn free_space(directory: &Path) -> Finding {
-    const CHECK: &str = "free space";
-    match rustix::fs::statvfs(directory) {
+/// Space in a folder, or where it would be made.
+pub(super) fn free_space(check: &'static str, directory: &Path, bytes_min: u64) -> Finding {
+    let there = directory.ancestors().find(|folder| folder.exists()).unwrap_or(directory);
+    match rustix::fs::statvfs(there) {
         Ok(space) => {
             let free = space.f_bavail.saturating_mul(space.f_frsize);
             let found = format!("{} at {}", format_bytes(free), directory.display());
-            if free < FREE_BYTES_MIN {
-                let fix = format!("free {} or put the store elsewhere", format_bytes(FREE_BYTES_MIN));
-                return Finding::warning(CHECK, found, fix);
+            if free < bytes_min {
+                let fix = format!("free {} or put it elsewhere", format_bytes(bytes_min));
+                return Finding::warning(check, found, fix);
             }
-            Finding::ok(CHECK, found)
+            Finding::ok(check, found)
         }
         Err(e) => Finding::missing(
-            CHECK,
+            check,
             format!("{} cannot be looked at: {e}", directory.display()),
             "name a folder that is there",
         ),
@@ -171,20 +113,6 @@ pub(super) fn file_system(directory: &Path) -> Finding {
             CHECK,
             format!("type {:#x} at {}, which nobody tested", statistics.f_type, directory.display()),
             "put stores that matter on ext4, XFS or Btrfs on a local disk",
-        ),
-    }
-}
-
-pub(super) fn time_zone() -> Finding {
-    const CHECK: &str = "time zone";
-    let zone = TimeZone::system();
-    match zone.iana_name() {
-        Some(name) => Finding::ok(CHECK, name),
-        None if zone == TimeZone::UTC => Finding::ok(CHECK, "UTC"),
-        None => Finding::warning(
-            CHECK,
-            "unknown: times are shown in UTC",
-            "timedatectl set-timezone ZONE, or set TZ",
         ),
     }
 }

@@ -1,9 +1,13 @@
 //! `stillpoint doctor`: what this host must have, what it has, and how to get the rest.
 
 mod host;
+mod limits;
 mod mounts;
+mod ports;
+mod servers;
+mod time;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,13 +15,24 @@ use serde::Serialize;
 use super::context::Context;
 use super::exit::{Outcome, Result};
 use super::output::{Show, Table};
+use crate::adapter::postgres::{Installations, POSTGRES_VARIABLE};
+use crate::daemon::STATE_ROOT;
 
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The folder whose file system is looked at; the store's, or that for temporary files, by default
     #[arg(long)]
     directory: Option<PathBuf>,
+    /// A port that is to be free; may be given again
+    #[arg(long, value_name = "PORT")]
+    port: Vec<u16>,
+    /// A folder with a PostgreSQL installation beside those of the host's packages; may be given again
+    #[arg(long, value_name = "DIR", env = POSTGRES_VARIABLE, value_delimiter = ':')]
+    postgres: Vec<PathBuf>,
 }
+
+const STORE_BYTES_MIN: u64 = 2 << 30;
+const STATE_BYTES_MIN: u64 = 1 << 30;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -57,17 +72,22 @@ impl Finding {
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let store = context.store().ok();
     let directory = arguments.directory.as_deref().or(store).map_or_else(std::env::temp_dir, PathBuf::from);
-    let mut findings = vec![
-        host::fuse_device(),
-        host::fuse_settings(),
-        host::user(),
-        host::server_user(),
-        host::postgres(),
-        host::open_files(),
-        host::free_space(&directory),
+    let mut findings = vec![host::fuse_device(), host::fuse_settings(), host::user(), servers::user()];
+    findings.extend(servers::installations(&Installations::with(arguments.postgres.clone())));
+    findings.extend([
+        servers::programs(),
+        servers::namespace(),
+        limits::open_files(),
+        limits::processes(),
+        limits::mappings(),
+        limits::shared_memory(),
+        host::free_space("free space", &directory, STORE_BYTES_MIN),
+        host::free_space("free space for state", Path::new(STATE_ROOT), STATE_BYTES_MIN),
         host::file_system(&directory),
-        host::time_zone(),
-    ];
+        time::zone(),
+        time::clock(),
+    ]);
+    findings.extend(arguments.port.iter().map(|port| ports::free(*port, context)));
     findings.extend(mounts::mounts());
     if let Some(store) = store {
         findings.push(mounts::socket(store));

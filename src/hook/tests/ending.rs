@@ -91,6 +91,21 @@ fn a_success_leaves_only_sessions_of_their_own() {
 }
 
 #[test]
+fn who_is_still_on_its_way_out_of_the_group_is_left_alone() {
+    let mut bench = short_grace();
+    let text = format!(
+        "cd {}\nleader=$$\n\
+         (until grep -q ') Z' /proc/$leader/stat; do :; done; exec setsid sleep 1000) >/dev/null 2>&1 &\n\
+         echo $! > leaving",
+        bench.folder.path().display()
+    );
+    bench.run(&script(&text)).unwrap();
+    let leaving = bench.pid("leaving");
+    assert!(is_alive(leaving));
+    kill_process(Pid::from_raw(leaving).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
 fn what_is_printed_behind_the_end_is_kept() {
     let mut bench = Bench::new();
     bench.run(&script("#!/bin/bash\nexec > >(sleep 0.2; sed 's/^/> /')\necho late")).unwrap();
