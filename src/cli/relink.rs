@@ -47,6 +47,8 @@ pub(super) struct Configure {
     source: Source,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    commands: super::application::Commands,
     /// Where the staging server listens
     #[arg(long, value_name = "PORT")]
     staging_port: Option<u16>,
@@ -85,11 +87,14 @@ pub(super) struct ConfigureVdb {
 }
 
 pub(super) fn configure(client: &ApiClient, arguments: Configure, context: &Context) -> Result<Outcome> {
-    let change = Change {
+    let mut change = Change {
         port: arguments.staging_port,
         images: arguments.image,
         ..change(arguments.source, arguments.settings, None)?
     };
+    if let Value::Object(parameters) = &mut change.parameters {
+        parameters.extend(arguments.commands.changes());
+    }
     send(client, &arguments.target, "configure", &change, arguments.dry_run, context)
 }
 

@@ -22,7 +22,9 @@ const GIVE_WAY_TIME_MAX: Duration = Duration::from_secs(60);
 impl Engine {
     /// Starts a job that makes an image of a snapshot that was just taken. That none can be made now is no error.
     pub(super) fn queue_image(self: &Arc<Self>, dataset: &Dataset, snapshot: &Snapshot) {
-        if dataset.role != Role::Dsource || !dataset.images || snapshot.unprovisionable.is_some() {
+        let able = self.adapter(&dataset.adapter).is_ok_and(|adapter| adapter.abilities().images);
+        let wanted = dataset.role == Role::Dsource && dataset.images && able;
+        if !wanted || snapshot.unprovisionable.is_some() {
             return;
         }
         let (engine, id, snapshot) = (Arc::clone(self), dataset.id, snapshot.clone());

@@ -98,14 +98,34 @@ impl<'a> Application<'a> {
         OsUser::named(&self.config.user)?.own(volume)
     }
 
-    /// Copies a folder's content into the volume, as the application's user: nothing gets there that it may not read,
-    /// and no link of its own leads any further.
-    pub(super) fn copy(&self, from: &Path, task: &mut dyn Task) -> Result<()> {
-        let paths = [from.join("."), self.instance.volume.clone()];
+    /// Copies a folder's content into another one, as the application's user: nothing gets there that it may not read, and
+    /// no link of its own leads any further.
+    pub(super) fn copy(&self, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {
+        task.step("copy the files")?;
+        let paths = [from.join("."), to.to_owned()];
         let paths = paths.iter().map(|path| path.display().to_string());
         let words = COPY_OPTIONS.iter().map(|word| (*word).to_owned()).chain(paths).collect();
         let hook = self.config.hook_of(Word::Configure, Program::Command(words), COPY_SECONDS_MAX);
         self.watch(Hook { name: "copy".into(), ..hook }, task)
+    }
+
+    /// Copies a snapshot's files to a new folder.
+    pub(super) fn export(&self, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {
+        let shown = to.display().to_string();
+        let is_empty = || std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_none());
+        match std::fs::create_dir(to) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && is_empty() => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let text = format!("{shown} is there and not empty: name a new folder");
+                return Err(Error::new(ErrorKind::Exists, text));
+            }
+            made => made.map_err(|e| Error::io("create", &shown, e))?,
+        }
+        OsUser::named(&self.config.user)?.own(to)?;
+        self.copy(from, to, task)?;
+        // All of it at once: one file system.
+        let folder = std::fs::File::open(to).map_err(|e| Error::io("open", &shown, e))?;
+        rustix::fs::syncfs(&folder).map_err(|e| Error::io("sync", &shown, e.into()))
     }
 
     /// Runs a command, if there is one, with its output in the job's log; ends it when the job is cancelled.

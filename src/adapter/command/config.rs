@@ -67,6 +67,18 @@ pub(super) struct Config {
     pub from: Option<PathBuf>,
 }
 
+/// A request to change an application's commands and settings, or for a new first copy.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Change {
+    pub settings: BTreeMap<String, String>,
+    /// Settings that go.
+    pub unset: Vec<String>,
+    /// New texts by their names; an empty one takes a command away.
+    pub commands: BTreeMap<String, String>,
+    pub time_limit_seconds: Option<u32>,
+}
+
 /// What a snapshot records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metadata {
@@ -134,6 +146,24 @@ impl Texts {
             Word::Configure => self.configure.as_deref(),
         }
     }
+
+    fn set(&mut self, name: &str, text: String) -> Result<()> {
+        let word = Word::ALL.into_iter().find(|word| word.name() == name);
+        let text = Some(text).filter(|text| !text.is_empty());
+        match (word, text) {
+            (Some(Word::Quiesce), Some(text)) => self.quiesce = text,
+            (Some(Word::Thaw), Some(text)) => self.thaw = text,
+            (Some(Word::Quiesce | Word::Thaw), None) => {
+                return Err(Error::invalid(format!("an application has a {name} command")));
+            }
+            (Some(Word::Start), text) => self.start = text,
+            (Some(Word::Stop), text) => self.stop = text,
+            (Some(Word::Status), text) => self.status = text,
+            (Some(Word::Configure), text) => self.configure = text,
+            (None, _) => return Err(Error::invalid(format!("there is no command {name} of an application"))),
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -147,17 +177,33 @@ impl Config {
             vdb: false,
             from: request.from.clone(),
         };
-        if config.commands.start.is_some() != config.commands.stop.is_some() {
-            return Err(Error::invalid(
-                "an application that is started must be stopped, too: name both --start and --stop, or neither",
-            ));
-        }
         config.check()?;
         Ok(config)
     }
 
+    /// What it becomes by a change.
+    pub(super) fn changed(mut self, change: Change) -> Result<Self> {
+        for name in &change.unset {
+            if self.settings.remove(name).is_none() {
+                return Err(Error::not_found(format!("there is no variable {name} to take away")));
+            }
+        }
+        self.settings.extend(change.settings);
+        for (name, text) in change.commands {
+            self.commands.set(&name, text)?;
+        }
+        self.time_limit_seconds = change.time_limit_seconds.unwrap_or(self.time_limit_seconds);
+        self.check()?;
+        Ok(self)
+    }
+
     /// Refuses commands that cannot be run and variables that no command can have.
     pub(super) fn check(&self) -> Result<()> {
+        if self.commands.start.is_some() != self.commands.stop.is_some() {
+            return Err(Error::invalid(
+                "an application that is started must be stopped, too: name both --start and --stop, or neither",
+            ));
+        }
         for word in Word::ALL {
             if let Some(hook) = self.hook(word) {
                 let kind = match word {

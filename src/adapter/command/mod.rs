@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    Abilities, Adapter, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository, Secrets,
-    Span, Target, Task, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem,
+    Repository, Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
 use application::{Application, Known, Seen};
-use config::{Config, Held, LinkRequest, Metadata, Word, connection, keep, read};
+use config::{Change, Config, Held, LinkRequest, Metadata, Word, connection, keep, read};
 
 /// The adapter.
 pub struct Commands {
@@ -66,8 +66,7 @@ impl Adapter for Commands {
     fn plan_link(&self, request: &Value, _secrets: &Secrets) -> Result<LinkPlan> {
         let request: LinkRequest = read("the request to link", request)?;
         let config = Config::of(&request)?;
-        let user = OsUser::named(&config.user)?;
-        if user.uid == 0 {
+        if OsUser::named(&config.user)?.uid == 0 {
             return Err(Error::invalid(
                 "commands of an application do not run as root: name the user that it runs as",
             ));
@@ -78,7 +77,7 @@ impl Adapter for Commands {
             return Err(Error::not_found(format!("{} is no folder of this host", from.display())));
         }
         Ok(LinkPlan {
-            review: review(&request, &config, &user),
+            review: review(&request.name, request.port, &config),
             warnings: warnings(&config),
             estimated_bytes: None,
             config: keep("the configuration", &config)?,
@@ -89,15 +88,47 @@ impl Adapter for Commands {
         let application = self.application(instance)?;
         application.make_folders()?;
         application.give_volume()?;
-        if let Some(from) = &application.config.from {
-            task.step("copy the files")?;
-            application.copy(from, task)?;
+        match &application.config.from {
+            Some(from) => application.copy(from, &instance.volume, task),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn unlink(&self, _instance: &Instance, _task: &mut dyn Task) -> Result<()> {
         Ok(())
+    }
+
+    fn plan_change(&self, instance: &Instance, change: &Value, _kind: ChangeKind) -> Result<LinkPlan> {
+        let config: Config = read(&format!("the configuration of {}", instance.name), &instance.config)?;
+        let change: Change =
+            read(&format!("the change of {}, which is an application", instance.name), change)?;
+        let config = config.changed(change)?;
+        Ok(LinkPlan {
+            review: review(&instance.name, instance.port, &config),
+            warnings: warnings(&config),
+            estimated_bytes: None,
+            config: keep("the configuration", &config)?,
+        })
+    }
+
+    /// A new first copy is one of the folder that the first one was of.
+    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
+        let plan = self.plan_change(instance, change, ChangeKind::Settings)?;
+        match read::<Config>("the configuration", &plan.config)?.from {
+            Some(_) => Ok(plan),
+            None => Err(no_source(&instance.name, "to take a new first copy of: link it with --from FOLDER")),
+        }
+    }
+
+    fn detached(&self, instance: &Instance) -> Result<Value> {
+        Err(no_source(
+            &instance.name,
+            "to be detached from: `stillpoint dsource disable` stops all work on it",
+        ))
+    }
+
+    fn attach(&self, instance: &Instance, _task: &mut dyn Task) -> Result<()> {
+        Err(no_source(&instance.name, "to be attached to"))
     }
 
     fn reconfigure(&self, instance: &Instance) -> Result<Value> {
@@ -115,6 +146,10 @@ impl Adapter for Commands {
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {
         Ok(health(&self.application(instance)?))
+    }
+
+    fn ask_source(&self, _instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)> {
+        Ok(Default::default())
     }
 
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
@@ -160,11 +195,20 @@ impl Adapter for Commands {
 
     fn plan_vdb(&self, parent: &Value, _metadata: &Value, options: &VdbOptions) -> Result<Value> {
         let parent: Config = read("the configuration of the parent", parent)?;
+        if options.owner.is_some() || !options.renames.is_empty() {
+            return Err(Error::invalid(
+                "an application has no roles and databases to own or rename: its configure command does such things",
+            ));
+        }
         let mut settings = parent.settings;
         settings.extend(options.settings.clone());
         let config = Config { vdb: true, from: None, settings, ..parent };
         config.check()?;
         keep("the configuration", &config)
+    }
+
+    fn plan_refresh(&self, vdb: &Value, _parent: &Value, _metadata: &Value) -> Result<Value> {
+        Ok(vdb.clone())
     }
 
     fn provision(
@@ -196,6 +240,10 @@ impl Adapter for Commands {
         self.application(instance)?.start(task)
     }
 
+    fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {
+        self.application(instance)?.export(from, to, task)
+    }
+
     fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         self.application(instance)?.stop(task)
     }
@@ -210,10 +258,10 @@ impl Adapter for Commands {
     }
 }
 
-fn review(request: &LinkRequest, config: &Config, user: &OsUser) -> Vec<(String, String)> {
+fn review(name: &str, port: u16, config: &Config) -> Vec<(String, String)> {
     let mut review = vec![
-        ("application".to_owned(), format!("{}, as {}", request.name, user.name)),
-        ("files".into(), format!("a new volume that belongs to {}", user.name)),
+        ("application".to_owned(), format!("{name}, as {}", config.user)),
+        ("files".into(), format!("a volume that belongs to {}", config.user)),
     ];
     if let Some(from) = &config.from {
         review.push(("first copy".into(), from.display().to_string()));
@@ -223,7 +271,7 @@ fn review(request: &LinkRequest, config: &Config, user: &OsUser) -> Vec<(String,
         review.push((word.name().into(), text.to_owned()));
     }
     review.push(("time limit".into(), format!("{} s for each command", config.time_limit_seconds)));
-    review.push(("port".into(), request.port.to_string()));
+    review.push(("port".into(), port.to_string()));
     for (name, value) in &config.settings {
         review.push(("variable".into(), format!("{name} = {value}")));
     }
@@ -276,6 +324,13 @@ fn health(application: &Application<'_>) -> Health {
         _ => {}
     }
     health
+}
+
+fn no_source(name: &str, for_what: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("{name} is an application with commands, and has no source {for_what}"),
+    )
 }
 
 fn no_points(name: &str) -> Error {

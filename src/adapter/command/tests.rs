@@ -126,7 +126,8 @@ fn commands_are_told_where_and_who() {
     bench.adapter.thaw(&instance).unwrap();
     assert!(!bench.volume("told").exists());
     // A clone is told by the names of VDBs, and has its own settings beside its parent's.
-    let options = VdbOptions { settings: BTreeMap::from([("MODE".into(), "test".into())]) };
+    let options =
+        VdbOptions { settings: BTreeMap::from([("MODE".into(), "test".into())]), ..VdbOptions::default() };
     let config = bench.adapter.plan_vdb(&instance.config, &Value::Null, &options).unwrap();
     let clone = Instance { config: config.clone(), name: "qa".into(), ..instance };
     let known = bench.adapter.connection(&clone);
@@ -207,6 +208,35 @@ fn a_status_command_without_an_answer_starts_nothing() {
     let health = bench.adapter.monitor(&watched).unwrap();
     assert!(health.running);
     assert_eq!(health.problems[0].code, "APPLICATION_DOWN");
+}
+
+#[test]
+fn commands_and_variables_can_be_changed() {
+    let bench = Bench::new();
+    let instance = bench.instance(json!({"quiesce": "old", "thaw": "true", "status": "true"}));
+    let plan = |change: Value| bench.adapter.plan_change(&instance, &change, ChangeKind::Settings);
+    let changed = plan(json!({
+        "commands": {"quiesce": "new", "status": ""},
+        "settings": {"MODE": "test"},
+        "unset": ["LEVEL"],
+        "time_limit_seconds": 7,
+    }));
+    let config = changed.unwrap().config;
+    assert_eq!(config["commands"], json!({"quiesce": "new", "thaw": "true"}));
+    assert_eq!((&config["settings"], &config["time_limit_seconds"]), (&json!({"MODE": "test"}), &json!(7)));
+    for (change, expected) in [
+        (json!({"commands": {"thaw": ""}}), "has a thaw command"),
+        (json!({"commands": {"begin": "x"}}), "no command begin"),
+        (json!({"commands": {"start": "x"}}), "--stop"),
+        (json!({"unset": ["MODE"]}), "no variable MODE"),
+        (json!({"source": {"host": "db1"}}), "source"),
+    ] {
+        let error = plan(change).unwrap_err();
+        assert!(error.message().contains(expected), "{expected}: {error}");
+    }
+    // It follows nothing that it could be detached from, or copied from again.
+    assert_eq!(bench.adapter.detached(&instance).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(bench.adapter.plan_resync(&instance, &json!({})).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]

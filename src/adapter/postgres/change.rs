@@ -9,7 +9,7 @@ use super::backup;
 use super::conf;
 use super::config::{Change, Config, SourceAddress, SourceChange, keep, read};
 use super::external;
-use super::installation::newest;
+use super::installation::Installations;
 use super::link::{self, slot_name};
 use super::program::Programs;
 use super::replica;
@@ -29,6 +29,7 @@ pub(super) fn plan(
     change: &Value,
     kind: ChangeKind,
     random: &dyn Random,
+    installations: &Installations,
 ) -> Result<LinkPlan> {
     let change: Change = read("the change", change)?;
     if change.external_backup.is_some() {
@@ -55,7 +56,7 @@ pub(super) fn plan(
     }
     let asks = kind != ChangeKind::Settings || moved;
     if let (Some(address), true) = (&config.source, asks) {
-        let found = ask(server, address)?;
+        let found = ask(server, address, installations)?;
         check_same(server, &found, address)?;
         check_slot(server, address, &config, kind)?;
         review.push(("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)));
@@ -89,8 +90,12 @@ fn with_settings(server: &Server<'_>, change: &Change) -> Result<Config> {
     Ok(config)
 }
 
-fn ask(server: &Server<'_>, address: &SourceAddress) -> Result<source::Source> {
-    let clients = Programs { folder: newest()?.programs, user: server.programs.user.clone() };
+fn ask(
+    server: &Server<'_>,
+    address: &SourceAddress,
+    installations: &Installations,
+) -> Result<source::Source> {
+    let clients = Programs { folder: installations.newest()?.programs, user: server.programs.user.clone() };
     source::ask(address, server.instance.secrets.get(super::config::SOURCE_PASSWORD), &clients)
 }
 
@@ -130,7 +135,12 @@ fn check_slot(server: &Server<'_>, address: &SourceAddress, config: &Config, kin
 }
 
 /// The configuration of a new first copy, with what the source is now.
-pub(super) fn plan_resync(server: &Server<'_>, change: &Value, random: &dyn Random) -> Result<LinkPlan> {
+pub(super) fn plan_resync(
+    server: &Server<'_>,
+    change: &Value,
+    random: &dyn Random,
+    installations: &Installations,
+) -> Result<LinkPlan> {
     let change: Change = read("the change", change)?;
     let mut config = with_settings(server, &change)?;
     let name = &server.instance.name;
@@ -157,7 +167,7 @@ pub(super) fn plan_resync(server: &Server<'_>, change: &Value, random: &dyn Rand
         plan.estimated_bytes = Some(backup.size_bytes);
     }
     if let Some(address) = config.source.clone() {
-        let found = ask(server, &address)?;
+        let found = ask(server, &address, installations)?;
         if found.major != config.major {
             return Err(Error::new(
                 ErrorKind::Precondition,

@@ -47,6 +47,8 @@ use super::{
     Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
     Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository,
     Secrets, Span, Target, Task, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem,
+    Repository, Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -115,11 +117,11 @@ impl Adapter for Postgres {
     }
 
     fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
-        change::plan(&self.server(instance)?, change, kind, &*self.random)
+        change::plan(&self.server(instance)?, change, kind, &*self.random, &self.installations)
     }
 
     fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
-        change::plan_resync(&self.server(instance)?, change, &*self.random)
+        change::plan_resync(&self.server(instance)?, change, &*self.random, &self.installations)
     }
 
     fn detached(&self, instance: &Instance) -> Result<Value> {
