@@ -86,6 +86,14 @@ unpack() {
         number=$((number + 1))
         ln -s "$(dirname "$(dirname "$server")")" "$work/found/$number"
     done
+    mkdir "$work/probe"
+    echo '{}' >"$work/probe/backup_manifest"
+    for verifier in "$work"/found/*/bin/pg_verifybackup; do
+        code=0
+        "$verifier" "$work/probe" >/dev/null 2>&1 || code=$?
+        # That of the package's version 18 crashes on whatever it reads.
+        [ "$code" -lt 128 ] || { "$verifier" --version | sed 's/$/ crashes, and is left out/' && rm "$verifier"; }
+    done
     chmod -R go+rX "$work/servers"
 }
 
@@ -108,9 +116,9 @@ choose() {
 complete() {
     for name in $(lacks "$1"); do
         donor=
-        for programs in /usr/lib/postgresql/*/bin "$work"/found/*/bin; do
-            [ -x "$programs/$name" ] && [ "$(major_of "$programs")" -ge "$2" ] || continue
-            [ -n "$donor" ] && [ "$(major_of "$donor")" -le "$(major_of "$programs")" ] || donor=$programs
+        for there in /usr/lib/postgresql/*/bin "$work"/found/*/bin; do
+            [ -x "$there/$name" ] && [ "$(major_of "$there")" -ge "$2" ] || continue
+            [ -n "$donor" ] && [ "$(major_of "$donor")" -le "$(major_of "$there")" ] || donor=$there
         done
         case $name in
         # They read files of their own version only.

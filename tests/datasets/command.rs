@@ -12,7 +12,7 @@ use crate::common::{Fixture, Run};
 /// makes them agree at its next start.
 const COUNTER: &str = r#"
 folder=$1 run=$2
-[ ! -e "$folder/a" ] || cp "$folder/a" "$folder/b"
+[ ! -e "$folder/a" ] || { cp "$folder/a" "$folder/b.new" && mv "$folder/b.new" "$folder/b"; }
 n=$(tail -n 1 "$folder/a" 2>/dev/null)
 n=${n:-0}
 while :; do

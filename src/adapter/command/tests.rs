@@ -90,7 +90,8 @@ fn a_request_is_reviewed_or_refused_by_name() {
     assert!(plan.review.contains(&("quiesce".to_owned(), "touch lock".to_owned())), "{plan:?}");
     assert!(plan.review.contains(&("start".to_owned(), "none".to_owned())), "{plan:?}");
     assert!(plan.warnings[0].contains("a VDB is a folder of files"), "{plan:?}");
-    let refused: [(fn(&mut Value), &str); 8] = [
+    type Change = fn(&mut Value);
+    let refused: [(Change, &str); 8] = [
         (|request| request["user"] = "root".into(), "do not run as root"),
         (|request| request["user"] = "nobody-at-all".into(), "no user nobody-at-all"),
         (|request| request["commands"]["quiesce"] = " ".into(), "--quiesce"),

@@ -35,7 +35,7 @@ pub(super) fn plan(
     }
     let backup = backup::inspect(path)?;
     let user = server_user(request)?;
-    let programs = installations.of(backup.major)?;
+    let programs = installations.of(backup.major)?.with(&["pg_controldata"])?;
     let tablespaces: Vec<Tablespace> = backup
         .tablespaces
         .iter()

@@ -37,6 +37,27 @@ impl Installation {
     }
 }
 
+impl Installation {
+    /// Refuses an installation without programs that an operation cannot do without.
+    pub(super) fn with(self, programs: &[&str]) -> Result<Self> {
+        let missing: Vec<&str> =
+            programs.iter().copied().filter(|program| !self.programs.join(program).exists()).collect();
+        if missing.is_empty() {
+            return Ok(self);
+        }
+        Err(Error::new(
+            ErrorKind::Precondition,
+            format!(
+                "{} has no {}: apt-get install postgresql-{major} postgresql-client-{major}, or name the folder of a whole \
+                 installation with `daemon --postgres DIR`",
+                self.programs.display(),
+                missing.join(" and no "),
+                major = self.major
+            ),
+        ))
+    }
+}
+
 impl Installations {
     /// Those of the packages, and those in `folders`: each has `bin/postgres`, or is such a `bin` itself, or holds such
     /// folders, as `/usr/lib/postgresql` does. Of one major version the last one named is used.
@@ -171,6 +192,9 @@ mod tests {
         assert_eq!(installations.newest().unwrap().programs, bin);
         assert_eq!(installations.newest().unwrap().missing(), CLIENTS[1..]);
         assert_eq!(installations.of(92).unwrap().version().as_deref(), Some("92beta1"));
+        assert!(installations.of(91).unwrap().with(&["pg_controldata"]).is_ok());
+        let error = installations.of(92).unwrap().with(&["psql", "pg_controldata"]).unwrap_err();
+        assert!(error.message().contains("has no pg_controldata: apt-get"), "{error}");
         let error = installations.of(94).unwrap_err();
         assert!(error.message().contains("91, 92, 93") || error.message().contains("92, 93"), "{error}");
         assert!(error.message().contains("--postgres"), "{error}");

@@ -95,7 +95,7 @@ fn plan_backup(
         .ok_or_else(|| Error::invalid("name the source: --source-host, --source-port, --source-user"))?;
     let user = server_user(request)?;
     let found = ask_source(address, &user, secrets, installations)?;
-    let programs = installations.of(found.major)?;
+    let programs = installations.of(found.major)?.with(&["pg_basebackup", "pg_controldata"])?;
     let slot = slot_name(&request.name, random);
     let mut review: Vec<(String, String)> = vec![
         ("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)),

@@ -6,6 +6,9 @@ use jiff::tz::TimeZone;
 
 use super::Finding;
 
+/// Whether the clock is right, as far as an answer says.
+type Parse = fn(&str) -> Option<bool>;
+
 pub(super) fn zone() -> Finding {
     const CHECK: &str = "time zone";
     let zone = TimeZone::system();
@@ -23,7 +26,7 @@ pub(super) fn zone() -> Finding {
 /// Whether somebody keeps the clock right. In a container nobody tells.
 pub(super) fn clock() -> Finding {
     const CHECK: &str = "clock";
-    let asked: [(&str, &[&str], fn(&str) -> Option<bool>); 2] = [
+    let asked: [(&str, &[&str], Parse); 2] = [
         ("timedatectl", &["show", "--property=NTPSynchronized", "--value"], parse_timedatectl),
         ("chronyc", &["-c", "tracking"], parse_chronyc),
     ];
