@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::dsource::parse_setting;
 use super::exit::Result;
+use super::hook::Attached;
 use crate::api::{Link, default_group};
 use crate::base::Error;
 
@@ -60,6 +61,8 @@ pub(super) struct Application {
     /// A variable for its commands
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
+    #[command(flatten)]
+    attached: Attached,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -117,6 +120,8 @@ impl Application {
             secrets: BTreeMap::new(),
             logs: false,
             images: false,
+            hooks: self.attached.hooks()?,
+            policies: self.attached.policies,
         })
     }
 }

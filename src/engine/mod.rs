@@ -145,9 +145,7 @@ impl Engine {
     /// The same, with the port it would have.
     fn plan_link_at(&self, request: &LinkRequest) -> Result<(LinkPlan, u16)> {
         self.check_new_name(&request.name)?;
-        self.check_port_free(request.port)?;
         self.check_attachments(crate::catalog::Role::Dsource, &request.attachments)?;
-        self.adapter(&request.adapter)?.plan_link(&request.adapter_request(), &request.secrets)
         let adapter = self.adapter(&request.adapter)?;
         let port = request.port.map_or_else(|| self.free_port(), Ok)?;
         self.check_port_free(port)?;

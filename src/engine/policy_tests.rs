@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{Engine, NewPolicy, Parts, Volumes};
-use crate::adapter::postgres::Postgres;
+use crate::adapter::postgres::{Installations, Postgres};
 use crate::base::{Clock, Error, Random, Result, SeededRandom, SimClock, SimStorage, SystemRandom};
 use crate::catalog::{
     Catalog, Dataset, DatasetState, Event, Job, JobKind, JobStatus, PolicyBinding, PolicyKind, Retention,
@@ -100,7 +100,11 @@ impl Bench {
         let engine = Engine::open(Parts {
             catalog: Catalog::open(&*storage).unwrap(),
             storage,
-            adapters: vec![Arc::new(Postgres::new(clock.clone(), Arc::clone(&random)))],
+            adapters: vec![Arc::new(Postgres::new(
+                clock.clone(),
+                Arc::clone(&random),
+                Installations::default(),
+            ))],
             volumes: volumes.clone(),
             store: "/store".into(),
             state: state.path().join("state"),

@@ -17,6 +17,8 @@ const TIME_LIMIT_SECONDS: u32 = 60;
 pub(super) const RUN_VARIABLE: &str = "STILLPOINT_RUN";
 /// That folder inside the state folder.
 const RUN_FOLDER: &str = "run";
+/// Where applications listen.
+pub(super) const HOST: &str = "127.0.0.1";
 
 /// A request to link an application.
 #[derive(Clone, Debug, Deserialize)]
@@ -249,7 +251,7 @@ pub(super) fn connection(instance: &Instance, config: &Config) -> BTreeMap<Strin
         ("STILLPOINT_PORT".to_owned(), port.clone()),
         (format!("{kind}_MOUNT_BASE"), folder),
         (format!("{kind}_DATABASE_NAME"), instance.name.clone()),
-        (format!("{kind}_INSTANCE_HOST"), "127.0.0.1".to_owned()),
+        (format!("{kind}_INSTANCE_HOST"), HOST.to_owned()),
         (format!("{kind}_INSTANCE_PORT"), port),
     ])
 }

@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem,
-    Repository, Secrets, Span, Target, Task, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Point,
+    Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
 use application::{Application, Known, Seen};
-use config::{Change, Config, Held, LinkRequest, Metadata, Word, connection, keep, read};
+use config::{Change, Config, HOST, Held, LinkRequest, Metadata, Word, connection, keep, read, variables};
 
 /// The adapter.
 pub struct Commands {
@@ -255,6 +255,18 @@ impl Adapter for Commands {
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {
         read::<Config>("the configuration", &instance.config)
             .map_or_else(|_| BTreeMap::new(), |config| connection(instance, &config))
+    }
+
+    /// Hooks run as the application's user, and are told what its commands are.
+    fn hook_access(&self, instance: &Instance, _door: &Path) -> Result<HookAccess> {
+        let config: Config = read(&format!("the configuration of {}", instance.name), &instance.config)?;
+        Ok(HookAccess {
+            host: HOST.into(),
+            database: instance.name.clone(),
+            variables: variables(instance, &config),
+            user: Some(config.user),
+            ..HookAccess::default()
+        })
     }
 }
 

@@ -43,12 +43,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan, Point,
-    Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
-    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem, Repository,
-    Secrets, Span, Target, Task, VdbOptions,
-    Abilities, Adapter, ChangeKind, Described, Health, History, Instance, LinkPlan, Point, Problem,
-    Repository, Secrets, Span, Target, Task, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
+    Point, Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
