@@ -147,6 +147,9 @@ pub struct Health {
     pub needs_restart: bool,
 }
 
+/// What a source says: facts in the order to show them, and problems to come.
+pub type Told = (Vec<(String, String)>, Vec<Problem>);
+
 /// Something that keeps a dataset from being as it should; it becomes a fault, and ends when it is no longer seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -259,7 +262,7 @@ pub trait Adapter: Send + Sync {
     fn monitor(&self, instance: &Instance) -> Result<Health>;
 
     /// What the source says of a staging server: facts, and problems to come. Asked less often.
-    fn ask_source(&self, instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)>;
+    fn ask_source(&self, instance: &Instance) -> Result<Told>;
 
     /// Holds a server's files at one exact point and says which. `thaw` follows, whatever happens.
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described>;

@@ -46,7 +46,7 @@ pub(super) enum Command {
     Detach {
         #[command(flatten)]
         target: Target,
-        /// Give up, for now, what it holds on a source that cannot be reached
+        /// Give up, for the moment, what it holds on a source that cannot be reached
         #[arg(long)]
         force: bool,
     },

@@ -88,7 +88,7 @@ impl Engine {
             })?;
             match engine.end_hold(&timeflow.id) {
                 Err(e) if force => {
-                    task.warn(&format!("given up for now: {e}; the next start of the daemon tries again"));
+                    task.warn(&format!("given up for the moment: {e}; the next start of the daemon tries again"));
                     Ok(())
                 }
                 Err(e) => Err(e.context(format!(

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Point,
-    Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
+    Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
@@ -148,7 +148,7 @@ impl Adapter for Commands {
         Ok(health(&self.application(instance)?))
     }
 
-    fn ask_source(&self, _instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)> {
+    fn ask_source(&self, _instance: &Instance) -> Result<Told> {
         Ok(Default::default())
     }
 

@@ -44,7 +44,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
-    Point, Problem, Repository, Secrets, Span, Target, Task, VdbOptions,
+    Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -144,7 +144,7 @@ impl Adapter for Postgres {
         replica::monitor(&self.server(instance)?, &*self.clock)
     }
 
-    fn ask_source(&self, instance: &Instance) -> Result<(Vec<(String, String)>, Vec<Problem>)> {
+    fn ask_source(&self, instance: &Instance) -> Result<Told> {
         trouble::of_source(&self.server(instance)?)
     }
 

@@ -1,7 +1,7 @@
 //! What keeps a staging server from following its source, told by the end of its log and by the source: as problems
 //! that say what to do.
 
-use super::super::Problem;
+use super::super::{Problem, Told};
 use super::link::source_of;
 use super::server::Server;
 use super::source;
@@ -110,7 +110,7 @@ fn said(line: &str) -> &str {
 }
 
 /// What the source says of the slot: how much it holds, and how long that will go well.
-pub(super) fn of_source(server: &Server<'_>) -> Result<(Vec<(String, String)>, Vec<Problem>)> {
+pub(super) fn of_source(server: &Server<'_>) -> Result<Told> {
     let config = &server.config;
     let (Some(slot), true) = (&config.slot, config.is_staging()) else { return Ok((Vec::new(), Vec::new())) };
     let address = source_of(config)?;
