@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::jobs::{JobHandle, NewJob};
-use super::locks::Hold;
+use super::locks::{Hold, LOOKING};
 use super::vdb::STARTING;
 use crate::adapter::{Health, Instance, Problem};
 use crate::base::{ErrorKind, Result};
@@ -54,7 +54,7 @@ impl Engine {
     fn look_after_one(self: &Arc<Self>, listed: &Dataset) -> Result<()> {
         let token = self.catalog.change(|change| change.next_id())?;
         // While a job is at work on it, what is seen is its doing.
-        let Ok(held) = self.locks.take(token, "a look at its server", &[(listed.id, Hold::Use)]) else {
+        let Ok(held) = self.locks.take(token, LOOKING, &[(listed.id, Hold::Use)]) else {
             return Ok(());
         };
         let Some(dataset) = self.catalog.get::<Dataset>(listed.id)? else { return Ok(()) };

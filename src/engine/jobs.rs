@@ -24,6 +24,9 @@ use crate::catalog::{Dataset, Job, JobError, JobKind, JobStatus, JobStep, Severi
 
 /// Jobs that wait at a time; the next one is refused.
 const QUEUE_MAX: usize = 1000;
+const LOOK_POLL: Duration = Duration::from_millis(10);
+/// How long a look at a dataset is waited for: its server may take its time to answer.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
 /// Figures reach the catalog this often, so that a slow copy does not become a stream of commits.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 /// A log line is cut here.
@@ -149,8 +152,21 @@ impl Engine {
         body: impl FnOnce(&mut JobTask) -> Result<()> + Send + 'static,
     ) -> Result<JobHandle> {
         let id = self.catalog.change(|change| change.next_id())?;
-        let held = self.locks.take(id, &new.describe(id), &new.holds).map_err(|e| e.context(new.target))?;
+        let held = self.take_holds(id, &new).map_err(|e| e.context(new.target))?;
         self.queue(id, &new, held, Box::new(body))
+    }
+
+    /// Nobody is refused because of a look at the dataset that nobody asked for.
+    fn take_holds(&self, id: u64, new: &NewJob<'_>) -> Result<Held> {
+        let start = self.clock.monotonic();
+        loop {
+            let taken = self.locks.take(id, &new.describe(id), &new.holds);
+            let waited = self.clock.monotonic().saturating_sub(start);
+            if taken.is_ok() || waited >= LOOK_TIME_MAX || !self.locks.will_pass(&new.holds) {
+                return taken;
+            }
+            self.clock.sleep(LOOK_POLL);
+        }
     }
 
     /// Accepts a job that goes on where another one ends, with its hold of the dataset.

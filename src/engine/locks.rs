@@ -7,6 +7,10 @@ use parking_lot::Mutex;
 
 use crate::base::{Error, ErrorKind, Result};
 
+/// Who looks at a dataset or tidies up, and is done in a moment.
+pub(super) const LOOKING: &str = "a look at its server";
+pub(super) const PRUNING: &str = "removing old logs";
+
 /// What an operation does to a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -58,6 +62,17 @@ impl Locks {
 }
 
 impl Locks {
+    /// Whether all that keeps these holds from being taken will pass in a moment, without having been asked for.
+    pub(super) fn will_pass(&self, wanted: &[(u64, Hold)]) -> bool {
+        let held = self.0.lock();
+        wanted.iter().all(|(dataset, hold)| {
+            let mut others = held.get(dataset).into_iter().flatten();
+            others.all(|(_, other, what)| {
+                may_share(*hold, *other) || [LOOKING, PRUNING].contains(&what.as_str())
+            })
+        })
+    }
+
     /// Passes what one token holds of a dataset on to another one, without a moment in between.
     pub(super) fn hand_over(&self, from: u64, token: u64, what: &str, dataset: u64, hold: Hold) -> Held {
         let mut held = self.0.lock();
@@ -100,6 +115,17 @@ mod tests {
         drop(locks.take(4, "job 4", &[(7, Hold::Use)]).unwrap());
         drop(sync);
         let _free = locks.take(5, "job 5", &[(7, Hold::Replace)]).unwrap();
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_waited_for() {
+        let locks = Locks::default();
+        let _look = locks.take(1, LOOKING, &[(7, Hold::Use)]).unwrap();
+        assert!(locks.take(2, "job 2", &[(7, Hold::Replace)]).is_err());
+        assert!(locks.will_pass(&[(7, Hold::Replace), (8, Hold::Operate)]));
+        let _job = locks.take(3, "job 3", &[(7, Hold::Operate)]).unwrap();
+        assert!(!locks.will_pass(&[(8, Hold::Use), (7, Hold::Replace)]));
+        assert!(locks.will_pass(&[(7, Hold::Use)]));
     }
 
     #[test]

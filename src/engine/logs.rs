@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::Engine;
-use super::locks::Hold;
+use super::locks::{Hold, PRUNING};
 use crate::base::Result;
 use crate::catalog::{Dataset, Timeflow, TimeflowState};
 use crate::schedule::{Candidate, RetentionPolicy, logs_kept_since, point_in_time_base};
@@ -20,8 +20,7 @@ impl Engine {
     pub fn prune_logs(self: &Arc<Self>) -> Result<()> {
         for dataset in self.catalog.list::<Dataset>()? {
             let token = self.catalog.change(|change| change.next_id())?;
-            let Ok(_held) = self.locks.take(token, "removing old logs", &[(dataset.id, Hold::Replace)])
-            else {
+            let Ok(_held) = self.locks.take(token, PRUNING, &[(dataset.id, Hold::Replace)]) else {
                 continue;
             };
             if let Err(e) = self.prune_logs_of(&dataset) {
