@@ -175,7 +175,8 @@ impl Layers {
     pub fn effective(&self) -> Config {
         let mut all = Config::default();
         for (_, layer) in &self.layers {
-            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days, postgres } = layer.clone();
+            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days, postgres } =
+                layer.clone();
             all.store = store.or(all.store);
             all.mount = mount.or(all.mount);
             all.state = state.or(all.state);

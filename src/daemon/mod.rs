@@ -89,15 +89,10 @@ impl Daemon {
     /// Mounts the store, clears away what an earlier daemon left half done, and starts to serve. Servers come up after
     /// that, as jobs.
     pub fn start(options: &Options, environment: &Environment) -> Result<Self> {
-<<<<<<< HEAD
         if let Some(listen) = &options.listen {
             http::check_listen(listen.address, listen.tls.as_ref())?;
         }
-        let adapter =
-            Arc::new(Postgres::new(Arc::clone(&environment.clock), Arc::clone(&environment.random)));
-=======
         let adapters = adapters(options, environment);
->>>>>>> 1c2dded (adapter: any other application, by commands of its user)
         let store = options.store.canonicalize();
         let store = store.map_err(|e| Error::io("open", &options.store.display().to_string(), e))?;
         let state = options.state.clone().unwrap_or_else(|| state_of(&store));
