@@ -339,6 +339,7 @@ mod tests {
         let environment = from_environment(|name| match name {
             "STILLPOINT_JOBS_MAX" => Some("3".into()),
             "STILLPOINT_TLS_KEY" => Some("/k.pem".into()),
+            POSTGRES_VARIABLE => Some("/p:/q".into()),
             _ => None,
         });
         let layers = Layers {
@@ -352,6 +353,7 @@ mod tests {
         assert_eq!(config.store.as_deref(), Some(&*folder.path().join("s")));
         let options = config.options().unwrap();
         assert_eq!((options.mount, options.jobs_max), (PathBuf::from("/other"), 3));
+        assert_eq!(options.postgres, [PathBuf::from("/p"), PathBuf::from("/q")]);
         let from = |key: &str| layers.settings().into_iter().find(|setting| setting.key == key).unwrap();
         assert_eq!(from("store").from, file.display().to_string());
         assert_eq!(from("mount").from, "argument");
@@ -388,6 +390,7 @@ mod tests {
             tls,
             jobs_max: Some(1),
             log_keep_days: Some(1),
+            postgres: Some(vec!["p".into()]),
         };
         let mut keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
         keys.sort_unstable();
