@@ -208,9 +208,6 @@ pub(super) fn attach(server: &mut Server<'_>, clock: &dyn Clock, task: &mut dyn 
     let start = clock.monotonic();
     loop {
         task.check()?;
-        if sql.value("SELECT status FROM pg_stat_wal_receiver")?.as_deref() == Some("streaming") {
-            return Ok(());
-        }
         // Only what it said since this start: what was wrong before may be mended.
         if let Some(problem) = trouble::of_log_since(server, log_start) {
             let Problem { message, action, .. } = problem;
@@ -222,6 +219,11 @@ pub(super) fn attach(server: &mut Server<'_>, clock: &dyn Clock, task: &mut dyn 
                 server.instance.name,
                 server.log().display()
             ));
+            return Ok(());
+        }
+        // It is called streaming before the source has looked for the WAL: something must have come.
+        let receives = "SELECT latest_end_lsn FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+        if sql.value(receives)?.is_some() {
             return Ok(());
         }
         clock.sleep(POLL);
