@@ -25,6 +25,9 @@ use crate::engine::{Engine, Shown};
 /// The longest body that is looked into.
 pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
 
+/// The adapter whose parameters are commands, and whose settings are variables of theirs.
+const RUNS_COMMANDS: &str = "command";
+
 /// By what way a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -231,6 +234,20 @@ fn decide(
                 let default = default_group();
                 principal.check(operation, group.unwrap_or(&default), true)?;
             }
+            (Field::Adapter, adapter) if adapter == Some(RUNS_COMMANDS) => {
+                return Err(host_program(principal, operation));
+            }
+            (Field::Adapter, _) => {}
+            (Field::Parameters | Field::Settings, _) if !given(&body[*field]) => {}
+            (Field::Parameters | Field::Settings, _) => {
+                let of = match operation.about {
+                    About::Dataset => parameter("name"),
+                    _ => dataset_of(body["from"].as_str().unwrap_or_default()),
+                };
+                if visible(engine, principal, of)?.adapter == RUNS_COMMANDS {
+                    return Err(host_program(principal, operation));
+                }
+            }
             // Missing or of another type: left to the route.
             (_, None) => {}
             (Field::Source, Some(spec)) => {
@@ -263,8 +280,7 @@ fn visible(engine: &Engine, principal: &Principal, name: &str) -> Result<Dataset
 /// Whether somebody who is no admin may have this hook run. What it runs must be an admin's, as the admin's template
 /// says, or a token would be an account of the host.
 fn check_hook(engine: &Engine, principal: &Principal, operation: &Operation, hook: &Value) -> Result<()> {
-    let given = |field: &str| !matches!(&hook[field], Value::Null) && hook[field] != serde_json::json!({});
-    let own = ["script", "command", "user", "environment"].into_iter().find(|field| given(field));
+    let own = ["script", "command", "user", "environment"].into_iter().find(|field| given(&hook[*field]));
     let template = hook["template"].as_str().unwrap_or_default();
     let templates = engine.hook_templates()?;
     let declared = templates.iter().find(|known| known.name == template).map(|known| &known.environment);
@@ -274,14 +290,25 @@ fn check_hook(engine: &Engine, principal: &Principal, operation: &Operation, hoo
     if own.is_none() && !undeclared && principal.role >= TokenRole::Operator {
         return Ok(());
     }
-    Err(Error::new(
+    Err(host_program(principal, operation))
+}
+
+/// Whether a field says anything.
+fn given(value: &Value) -> bool {
+    !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty())
+}
+
+fn host_program(principal: &Principal, operation: &Operation) -> Error {
+    Error::new(
         ErrorKind::NotAllowed,
         format!(
-            "token {} may not have this hook run ({}): hooks run programs on the daemon's host",
+            "token {} may not do this ({}): it names what runs on the daemon's host",
             principal.name, operation.name
         ),
     )
-    .with_hint("an operator adds hooks of an admin's template, with values and the secrets it declares; all else needs an admin"))
+    .with_hint(
+        "an operator adds hooks of an admin's template, with values and the secrets it declares; all else needs an admin",
+    )
 }
 
 fn check_job(engine: &Engine, principal: &Principal, operation: &Operation, id: &str) -> Result<()> {

@@ -52,6 +52,12 @@ pub(super) enum Field {
     Hooks,
     /// The whole body is a hook.
     Hook,
+    /// An adapter: one that runs commands of its parameters is an admin's.
+    Adapter,
+    /// Parameters of the dataset's adapter, or settings of what is made from `from`: an admin's, if that adapter runs
+    /// commands of them.
+    Parameters,
+    Settings,
 }
 
 /// How an operation answers when all is well.
@@ -196,17 +202,17 @@ fn json<T: JsonSchema>() -> Answer {
 #[rustfmt::skip]
 pub(super) fn operations() -> Vec<Operation> {
     use Answer::{Created, Document, Job as Accepts, NoContent, Stream};
-    use Field::{Group, Hook as OneHook, Hooks, Source, Target};
+    use Field::{Adapter, Group, Hook as OneHook, Hooks, Parameters, Settings, Source, Target};
     use Needs::{Administer, Nothing, Operate, UseVdb, View};
     let op = Operation::new;
     vec![
         op("GET", "/v1/openapi.json", "openapi", "This document", Nothing, Document),
         op("GET", "/v1/repositories", "list_repositories", "List the database installations of this host", Operate, json::<Vec<Repository>>()),
         op("GET", "/v1/dsources", "list_dsources", "List dSources", View, json::<Vec<Dataset>>()).query(CURSOR),
-        op("POST", "/v1/dsources", "link_dsource", "Link a source database", Operate, Accepts).takes::<Link>(&[("group", Group), ("hooks", Hooks)]),
-        op("POST", "/v1/dsources/plan", "plan_link", "Ask the source what linking it would do", Operate, json::<LinkPlan>()).takes::<Link>(&[("group", Group), ("hooks", Hooks)]),
+        op("POST", "/v1/dsources", "link_dsource", "Link a source database", Operate, Accepts).takes::<Link>(&[("group", Group), ("hooks", Hooks), ("adapter", Adapter)]),
+        op("POST", "/v1/dsources/plan", "plan_link", "Ask the source what linking it would do", Operate, json::<LinkPlan>()).takes::<Link>(&[("group", Group), ("hooks", Hooks), ("adapter", Adapter)]),
         op("GET", "/v1/vdbs", "list_vdbs", "List VDBs", View, json::<Vec<Dataset>>()).query(CURSOR),
-        op("POST", "/v1/vdbs", "provision_vdb", "Make a VDB from a snapshot or a point in time", UseVdb, Accepts).takes::<Provision>(&[("group", Group), ("from", Source), ("hooks", Hooks)]),
+        op("POST", "/v1/vdbs", "provision_vdb", "Make a VDB from a snapshot or a point in time", UseVdb, Accepts).takes::<Provision>(&[("group", Group), ("from", Source), ("hooks", Hooks), ("settings", Settings)]),
         op("GET", "/v1/datasets/{name}", "show_dataset", "Show a dSource or VDB, and ask its server how it is", View, json::<Dataset>()),
         op("DELETE", "/v1/datasets/{name}", "delete_dataset", "Delete a dSource or VDB with all its snapshots", UseVdb, Accepts).query(FORCE),
         op("GET", "/v1/datasets/{name}/snapshots", "list_snapshots", "List the snapshots of a dataset", View, json::<Vec<Snapshot>>()).query(CURSOR),
@@ -215,13 +221,13 @@ pub(super) fn operations() -> Vec<Operation> {
         op("GET", "/v1/datasets/{name}/points", "list_points", "Show from where to where points in time can be reached", View, json::<Vec<Points>>()),
         op("PUT", "/v1/datasets/{name}/lock", "lock_dataset", "Refuse refresh, rewind and deletion", Operate, NoContent),
         op("DELETE", "/v1/datasets/{name}/lock", "unlock_dataset", "Allow refresh, rewind and deletion again", Operate, NoContent),
-        op("POST", "/v1/datasets/{name}/configure", "configure_dataset", "Change its settings", Operate, Accepts).takes::<Change>(&[]),
-        op("POST", "/v1/datasets/{name}/configure/plan", "plan_configure", "Say what a change of its settings would do", Operate, json::<LinkPlan>()).takes::<Change>(&[]),
+        op("POST", "/v1/datasets/{name}/configure", "configure_dataset", "Change its settings", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/configure/plan", "plan_configure", "Say what a change of its settings would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
         op("POST", "/v1/datasets/{name}/detach", "detach_dsource", "Let go of the source; snapshots stay and provision", Operate, Accepts).query(FORCE),
-        op("POST", "/v1/datasets/{name}/attach", "attach_dsource", "Follow a source again, the same or another", Operate, Accepts).takes::<Change>(&[]),
-        op("POST", "/v1/datasets/{name}/attach/plan", "plan_attach", "Ask the source what attaching to it would do", Operate, json::<LinkPlan>()).takes::<Change>(&[]),
-        op("POST", "/v1/datasets/{name}/resync", "resync_dsource", "Take a new first copy of the source", Operate, Accepts).takes::<Change>(&[]),
-        op("POST", "/v1/datasets/{name}/resync/plan", "plan_resync", "Ask the source what a new first copy would do", Operate, json::<LinkPlan>()).takes::<Change>(&[]),
+        op("POST", "/v1/datasets/{name}/attach", "attach_dsource", "Follow a source again, the same or another", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/attach/plan", "plan_attach", "Ask the source what attaching to it would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/resync", "resync_dsource", "Take a new first copy of the source", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/resync/plan", "plan_resync", "Ask the source what a new first copy would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
         // It names a folder of the host, which no group owns.
         op("POST", "/v1/datasets/{name}/export", "export_vdb", "Write a VDB's files into a folder of the host", Administer, Accepts).takes::<Export>(&[]),
         op("POST", "/v1/datasets/{name}/start", "start_dataset", "Start its server", UseVdb, Accepts),

@@ -185,7 +185,8 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
             Field::Group => group.into(),
             Field::Source | Field::Target => format!("{dataset}@none").into(),
             Field::Hooks => json!([]),
-            Field::Hook => continue,
+            Field::Adapter => "none".into(),
+            Field::Hook | Field::Parameters | Field::Settings => continue,
         };
     }
     (path, if operation.body.is_some() { body } else { Value::Null })
@@ -344,6 +345,36 @@ async fn programs_of_hooks_are_an_admins() {
     assert_eq!(status, StatusCode::FORBIDDEN, "{answer}");
     let (status, answer) = bench.ask(Some(&operator), "PUT", "/v1/datasets/qa/hooks", good).await;
     assert_ne!(status, StatusCode::FORBIDDEN, "{answer}");
+}
+
+#[tokio::test]
+async fn commands_of_applications_are_an_admins() {
+    let bench = bench();
+    let operator = bench.token("operator", TokenRole::Operator, &["mine"]);
+    let of_commands = |dataset: &mut Dataset| dataset.adapter = RUNS_COMMANDS.into();
+    bench.engine.catalog().change(|change| change.update::<Dataset>(101, of_commands)).unwrap();
+    let link = json!({ "name": "x", "group": "mine", "adapter": RUNS_COMMANDS, "parameters": {} });
+    let variable = json!({ "LD_PRELOAD": "/tmp/x.so" });
+    let refused = [
+        ("/v1/dsources", link.clone()),
+        ("/v1/dsources/plan", link),
+        ("/v1/datasets/shop/configure", json!({ "parameters": { "commands": { "thaw": "id" } } })),
+        ("/v1/datasets/shop/configure/plan", json!({ "parameters": { "settings": variable } })),
+        ("/v1/vdbs", json!({ "name": "x", "group": "mine", "from": "shop", "settings": variable })),
+    ];
+    for (path, body) in refused {
+        let (status, answer) = bench.ask(Some(&operator), "POST", path, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
+    }
+    // What names no command is an operator's as ever.
+    for (path, body) in [
+        ("/v1/datasets/shop/configure", json!({ "images": false })),
+        ("/v1/datasets/qa/configure", json!({ "parameters": { "settings": {} } })),
+        ("/v1/vdbs", json!({ "name": "x", "group": "mine", "from": "shop" })),
+    ] {
+        let (status, answer) = bench.ask(Some(&operator), "POST", path, body).await;
+        assert_ne!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
+    }
 }
 
 #[tokio::test]
