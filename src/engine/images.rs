@@ -27,6 +27,10 @@ impl Engine {
         if !wanted || snapshot.unprovisionable.is_some() {
             return;
         }
+        // One that is being made is of an older snapshot: it gives way, and takes back what it made.
+        if let Err(e) = self.cancel_image_jobs(dataset.id) {
+            tracing::warn!("the image of {} before this one is still made: {e}", dataset.name);
+        }
         let (engine, id, snapshot) = (Arc::clone(self), dataset.id, snapshot.clone());
         let new = NewJob {
             kind: JobKind::DbImage,
@@ -61,7 +65,8 @@ impl Engine {
         }
         task.compensate("take away the image before it");
         for other in self.images_of(dataset.id)? {
-            if other.id != image.id {
+            // One that is not ready is another job's to take back.
+            if other.id != image.id && other.state == ImageState::Ready {
                 self.remove_image(&other)?;
             }
         }
@@ -174,17 +179,24 @@ impl Engine {
 
     /// Ends a job that makes an image of a dataset, so that what a person asked for need not wait for it.
     pub(super) fn end_image_jobs(&self, dataset: u64) -> Result<()> {
+        for job in self.cancel_image_jobs(dataset)? {
+            self.wait_for_job(job, GIVE_WAY_TIME_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the jobs that make images of a dataset to end; says which.
+    fn cancel_image_jobs(&self, dataset: u64) -> Result<Vec<u64>> {
         let running = self.catalog.select(|job: &Job| {
             job.kind == JobKind::DbImage && job.dataset == Some(dataset) && !job.status.is_final()
         })?;
-        for job in running {
+        for job in &running {
             match self.cancel(job.id) {
                 Err(e) if e.kind() != ErrorKind::Precondition => return Err(e),
                 _ => {}
             }
-            self.wait_for_job(job.id, GIVE_WAY_TIME_MAX)?;
         }
-        Ok(())
+        Ok(running.into_iter().map(|job| job.id).collect())
     }
 
     /// The same when it makes the image of this snapshot, which is to go.
