@@ -274,7 +274,8 @@ pub trait Adapter: Send + Sync {
     /// Adds to a snapshot's records what is known only after the cut. Called before `thaw`.
     fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()>;
 
-    /// How a point in time is reached. `Precondition` when it is too early or not there yet, saying what is.
+    /// How a point in time is reached. `Range` when it is too early,
+    /// `NotFound` when there is none of that name: an older timeflow may have it. `Precondition` when it is not there yet.
     fn find_point(&self, history: &History<'_>, target: &Target) -> Result<Point>;
 
     /// From where to where there are points.

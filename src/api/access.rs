@@ -194,7 +194,20 @@ async fn look_into(body: Body) -> std::result::Result<(Body, Value), Problem> {
         .await
         .map_err(|e| Error::invalid(format!("the request cannot be read, or is too long: {e}")))?;
     let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    check_shape(&value)?;
     Ok((Body::from(bytes), value))
+}
+
+/// Refuses lists in the place of objects: what reads the body later would take their elements for the fields that are
+/// looked at here by name.
+fn check_shape(body: &Value) -> Result<()> {
+    let objects = |value: &Value| value.is_object() || value.is_null();
+    let hooks = body["hooks"].as_array().into_iter().flatten().all(Value::is_object);
+    let inner = ["parameters", "settings", "secrets", "at"].iter().all(|field| objects(&body[*field]));
+    if objects(body) && hooks && inner {
+        return Ok(());
+    }
+    Err(Error::invalid("the request: its body, and what has fields in it, must be JSON objects"))
 }
 
 fn decide(
@@ -234,7 +247,9 @@ fn decide(
                 let default = default_group();
                 principal.check(operation, group.unwrap_or(&default), true)?;
             }
-            (Field::Adapter, adapter) if adapter == Some(RUNS_COMMANDS) => {
+            (Field::Adapter, adapter)
+                if adapter == Some(RUNS_COMMANDS) || names_host(&body["parameters"]) =>
+            {
                 return Err(host_program(principal, operation));
             }
             (Field::Adapter, _) => {}
@@ -244,7 +259,7 @@ fn decide(
                     About::Dataset => parameter("name"),
                     _ => dataset_of(body["from"].as_str().unwrap_or_default()),
                 };
-                if visible(engine, principal, of)?.adapter == RUNS_COMMANDS {
+                if visible(engine, principal, of)?.adapter == RUNS_COMMANDS || names_host(&body[*field]) {
                     return Err(host_program(principal, operation));
                 }
             }
@@ -293,6 +308,11 @@ fn check_hook(engine: &Engine, principal: &Principal, operation: &Operation, hoo
     Err(host_program(principal, operation))
 }
 
+/// Whether parameters name a folder or a user of the host, which no group owns: they are read as root.
+fn names_host(parameters: &Value) -> bool {
+    ["external_backup", "wal_directory", "user"].iter().any(|field| given(&parameters[*field]))
+}
+
 /// Whether a field says anything.
 fn given(value: &Value) -> bool {
     !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty())
@@ -302,7 +322,7 @@ fn host_program(principal: &Principal, operation: &Operation) -> Error {
     Error::new(
         ErrorKind::NotAllowed,
         format!(
-            "token {} may not do this ({}): it names what runs on the daemon's host",
+            "token {} may not do this ({}): it names what runs or lies on the daemon's host",
             principal.name, operation.name
         ),
     )

@@ -65,9 +65,15 @@ pub(super) async fn once(
         (Ok(None), _) | (_, None) => next.run(request).await,
         _ if !starts => next.run(request).await,
         (Err(e), _) => Problem::from(e).into_response(),
-        (Ok(Some(key)), Some(id)) => answer_once(engine, keys, format!("{id}:{key}"), request, next)
-            .await
-            .unwrap_or_else(Problem::into_response),
+        (Ok(Some(key)), Some(id)) => {
+            // On its own: a caller that hangs up in the middle must find its key when it comes again.
+            let answer = tokio::spawn(answer_once(engine, keys, format!("{id}:{key}"), request, next));
+            match answer.await {
+                Ok(answer) => answer.unwrap_or_else(Problem::into_response),
+                Err(e) => Problem::from(Error::new(ErrorKind::Io, format!("the request failed: {e}")))
+                    .into_response(),
+            }
+        }
     }
 }
 

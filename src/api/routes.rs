@@ -2,7 +2,7 @@
 //!
 //! What takes time answers 202 with a job. Errors are problems of RFC 9457.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::extract::rejection::JsonRejection;
@@ -111,7 +111,8 @@ async fn started(
 }
 
 async fn openapi() -> impl axum::response::IntoResponse {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], super::openapi::document_text())
+    static TEXT: LazyLock<String> = LazyLock::new(super::openapi::document_text);
+    ([(axum::http::header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }
 
 async fn repositories(State(engine): Shared) -> Answer<Vec<Repository>> {

@@ -8,6 +8,7 @@ use std::io;
 
 use redb::{ReadableDatabase, ReadableTable};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{CATALOG_FILE, COUNTERS, Catalog, NEXT_ID, RECORDS, failed};
@@ -18,6 +19,12 @@ pub const BACKUP_FILE: &str = "catalog.backup";
 const NEW_FILE: &str = "catalog.backup.new";
 /// What was there before a restoration.
 const OLD_FILE: &str = "catalog.redb.old";
+/// What was set aside stays, however often.
+const OLD_FILES_MAX: u32 = 1000;
+/// The catalog while it is made.
+const MADE_FILE: &str = "catalog.redb.new";
+/// States of what was under way. The next start would clear away what such a record names, which may be in use since.
+const UNDER_WAY: [&str; 5] = ["creating", "deleting", "building", "taking", "removing"];
 const FORMAT: &str = "stillpoint catalog";
 const VERSION: u32 = 1;
 /// Kinds that are history, not state; and tokens, as one that was revoked since must not come back.
@@ -83,13 +90,12 @@ impl Catalog {
     /// kept beside it.
     pub fn restore(storage: &dyn Storage) -> Result<usize> {
         let (head, lines) = read(storage)?;
-        match storage.rename(CATALOG_FILE, OLD_FILE) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("set aside", CATALOG_FILE, e));
-            }
+        let lines = at_rest(lines)?;
+        match storage.remove(MADE_FILE) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("replace", MADE_FILE, e)),
             _ => {}
         }
-        let catalog = Self::create(storage)?;
+        let catalog = Self::create(storage, MADE_FILE)?;
         let transaction = catalog.database.begin_write().map_err(failed)?;
         {
             let mut records = transaction.open_table(RECORDS).map_err(failed)?;
@@ -101,8 +107,57 @@ impl Catalog {
             counters.insert(NEXT_ID, head.next_id.saturating_add(NUMBERS_AFTER)).map_err(failed)?;
         }
         transaction.commit().map_err(failed)?;
+        drop(catalog);
+        set_aside(storage)?;
+        storage
+            .rename(MADE_FILE, CATALOG_FILE)
+            .and_then(|()| storage.sync_dir(""))
+            .map_err(|e| Error::io("put in place", CATALOG_FILE, e))?;
         Ok(lines.len())
     }
+}
+
+/// Gives the catalog that was there a name that none had.
+fn set_aside(storage: &dyn Storage) -> Result<()> {
+    let there = storage.list("").map_err(|e| Error::io("list", "the store", e))?;
+    if !there.iter().any(|name| name == CATALOG_FILE) {
+        return Ok(());
+    }
+    let mut names = (1..OLD_FILES_MAX).map(|number| format!("{OLD_FILE}.{number}"));
+    let free = names.find(|name| !there.contains(name));
+    let free = free
+        .ok_or_else(|| Error::new(ErrorKind::Exists, format!("remove {OLD_FILE}.*: there are too many")))?;
+    storage.rename(CATALOG_FILE, &free).map_err(|e| Error::io("set aside", CATALOG_FILE, e))
+}
+
+/// The records without those of what was under way, and of what belongs to a dataset that was: their volumes stay in
+/// the store, as nobody's. What a link still held on a source is not known any more.
+fn at_rest(lines: Vec<Line>) -> Result<Vec<Line>> {
+    let mut gone = Vec::new();
+    let mut kept = Vec::new();
+    for mut line in lines {
+        let mut envelope: Value =
+            serde_json::from_str(line.envelope.get()).map_err(|e| damaged(&e.to_string()))?;
+        let record = &mut envelope["record"];
+        if record["state"].as_str().is_some_and(|state| UNDER_WAY.contains(&state)) {
+            if line.kind == "dataset" {
+                gone.push(line.id);
+            }
+            continue;
+        }
+        if record.get("held").is_some_and(|held| !held.is_null()) {
+            record["held"] = Value::Null;
+            line.envelope =
+                RawValue::from_string(envelope.to_string()).map_err(|e| damaged(&e.to_string()))?;
+        }
+        let dataset = envelope["record"]["dataset"].as_u64();
+        kept.push((dataset, line));
+    }
+    kept.retain(|(dataset, line)| {
+        !dataset.is_some_and(|dataset| gone.contains(&dataset))
+            && !(line.kind == "hooks" && gone.contains(&line.id))
+    });
+    Ok(kept.into_iter().map(|(_, line)| line).collect())
 }
 
 /// Whether there is a copy.

@@ -77,17 +77,15 @@ impl Catalog {
                     ),
                 ));
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::create(storage),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::create(storage, CATALOG_FILE),
             Err(e) => return Err(Error::io("open", CATALOG_FILE, e)),
         };
         Self::of(file)
     }
 
     /// Makes an empty catalog.
-    fn create(storage: &dyn Storage) -> Result<Self> {
-        let file = storage
-            .open(CATALOG_FILE, OpenMode::CreateNew)
-            .map_err(|e| Error::io("create", CATALOG_FILE, e))?;
+    fn create(storage: &dyn Storage, name: &str) -> Result<Self> {
+        let file = storage.open(name, OpenMode::CreateNew).map_err(|e| Error::io("create", name, e))?;
         storage.sync_dir("").map_err(|e| Error::io("sync", "the store's folder", e))?;
         Self::of(file)
     }

@@ -100,6 +100,39 @@ fn a_lost_catalog_comes_back_from_its_copy() {
 }
 
 #[test]
+fn what_was_under_way_is_not_brought_back_to_be_cleared_away() {
+    let storage = Arc::new(SimStorage::new());
+    let catalog = Catalog::open(&*storage).unwrap();
+    let timeflow = |id, state, held| Timeflow {
+        id,
+        dataset: 1,
+        volume: format!("v{id}"),
+        log_volume: None,
+        state,
+        created: jiff::Timestamp::UNIX_EPOCH,
+        from_snapshot: None,
+        from: None,
+        retired: None,
+        held,
+    };
+    catalog
+        .change(|change| {
+            change.put(&timeflow(2, TimeflowState::Building, None))?;
+            change.put(&timeflow(3, TimeflowState::Current, Some(json!({ "slot": "s" }))))
+        })
+        .unwrap();
+    catalog.back_up(&*storage).unwrap();
+    drop(catalog);
+    for _ in 0..2 {
+        assert_eq!(Catalog::restore(&*storage).unwrap(), 1);
+    }
+    let catalog = Catalog::open(&*storage).unwrap();
+    assert_eq!(catalog.list::<Timeflow>().unwrap(), [timeflow(3, TimeflowState::Current, None)]);
+    let aside = storage.list("").unwrap().into_iter().filter(|name| name.contains(".old")).count();
+    assert_eq!(aside, 2);
+}
+
+#[test]
 fn every_damaged_byte_of_a_copy_is_found() {
     let storage = Arc::new(SimStorage::new());
     let catalog = Catalog::open(&*storage).unwrap();

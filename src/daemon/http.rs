@@ -28,6 +28,8 @@ use crate::engine::Engine;
 
 /// Connections served at a time over TCP; the next one is closed at once.
 const CONNECTIONS_MAX: usize = 256;
+/// A peer that takes nothing of what was sent for so long is gone.
+const USER_TIMEOUT_MILLISECONDS: u32 = 30_000;
 /// How long a client may take for its TLS handshake, and for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long answers may take at the end.
@@ -157,6 +159,10 @@ async fn serve_tcp(
     ending: Ending,
     permit: OwnedSemaphorePermit,
 ) {
+    // Who takes nothing must not keep a connection from others.
+    if let Err(e) = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MILLISECONDS) {
+        tracing::debug!("the API's connection from {peer}: {e}");
+    }
     // Streams are many small pieces; without it each one waits for the answer to the one before.
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!("the API's connection from {peer}: {e}");

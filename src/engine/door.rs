@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::make_folder;
 use crate::base::{Error, ErrorKind, OsUser, Result};
@@ -21,12 +22,22 @@ const PREFIX: &str = "door-";
 /// Connections at a time through one door.
 const CONNECTIONS_MAX: usize = 64;
 const PIECE_BYTES: usize = 64 << 10;
+/// Between a refused connection and the next look.
+const REFUSED_WAIT: Duration = Duration::from_millis(10);
 
 /// The folder of a door, made for one user. Removed with all in it when dropped.
 pub(super) struct Door {
     folder: PathBuf,
     user: OsUser,
-    relay: Option<(Arc<AtomicBool>, PathBuf, JoinHandle<()>)>,
+    relay: Option<Relay>,
+}
+
+/// The thread that takes callers, and what ends it.
+struct Relay {
+    ending: Arc<AtomicBool>,
+    path: PathBuf,
+    listener: UnixListener,
+    thread: JoinHandle<()>,
 }
 
 impl Door {
@@ -54,13 +65,14 @@ impl Door {
         if self.user.is_another() {
             self.user.own(&path)?;
         }
+        let kept = listener.try_clone().map_err(|e| Error::io("duplicate", &shown, e))?;
         let ending = Arc::new(AtomicBool::new(false));
         let (seen, target, uid) = (Arc::clone(&ending), socket.to_owned(), self.user.uid);
         let thread = std::thread::Builder::new()
             .name("hook-door".into())
             .spawn(move || serve(&listener, &target, uid, &seen))
             .map_err(|e| Error::io("start", "a thread", e))?;
-        self.relay = Some((ending, path, thread));
+        self.relay = Some(Relay { ending, path, listener: kept, thread });
         Ok(())
     }
 
@@ -78,10 +90,10 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if let Some((ending, path, thread)) = self.relay.take() {
+        if let Some(Relay { ending, path, listener, thread }) = self.relay.take() {
             ending.store(true, Ordering::SeqCst);
-            // Wakes the one who waits for a caller.
-            let woken = UnixStream::connect(&path);
+            // Wakes the one who waits for a caller; the path is the hook's to change.
+            let woken = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
             if woken.is_ok() && thread.join().is_err() {
                 tracing::error!("the door at {} had failed", path.display());
             }
@@ -96,26 +108,38 @@ fn remove(folder: &Path) {
     }
 }
 
+/// A caller and the server, with the thread that copies between them.
+struct Connection {
+    caller: UnixStream,
+    server: UnixStream,
+    thread: JoinHandle<()>,
+}
+
 /// Takes callers until the door is closed, then ends their connections.
 fn serve(listener: &UnixListener, target: &Path, uid: u32, ending: &AtomicBool) {
-    let mut open: Vec<(UnixStream, JoinHandle<()>)> = Vec::new();
+    let mut open: Vec<Connection> = Vec::new();
     for caller in listener.incoming() {
         if ending.load(Ordering::SeqCst) {
             break;
         }
-        open.retain(|(_, thread)| !thread.is_finished());
+        open.retain(|connection| !connection.thread.is_finished());
         let accepted = caller
             .map_err(|e| Error::io("accept", "a hook's connection", e))
             .and_then(|caller| admit(&caller, uid, open.len()).map(|()| caller))
             .and_then(|caller| relay(caller, target));
         match accepted {
             Ok(connection) => open.push(connection),
-            Err(e) => tracing::warn!("a hook's connection was refused: {e}"),
+            Err(e) => {
+                tracing::warn!("a hook's connection was refused: {e}");
+                // A process without free descriptors would be told so again at once.
+                std::thread::sleep(REFUSED_WAIT);
+            }
         }
     }
-    for (stream, thread) in open {
-        // Both directions end, so that nobody stays in the server whose hook is over.
-        let _ = stream.shutdown(Shutdown::Both);
+    for Connection { caller, server, thread } in open {
+        // Both ends, so that nobody stays in the server whose hook is over, and nobody waits for the other.
+        let _ = caller.shutdown(Shutdown::Both);
+        let _ = server.shutdown(Shutdown::Both);
         let _ = thread.join();
     }
 }
@@ -143,11 +167,11 @@ fn admit(caller: &UnixStream, uid: u32, open: usize) -> Result<()> {
 }
 
 /// Copies between a caller and the server, both ways, until either ends.
-fn relay(caller: UnixStream, target: &Path) -> Result<(UnixStream, JoinHandle<()>)> {
+fn relay(caller: UnixStream, target: &Path) -> Result<Connection> {
     let shown = target.display().to_string();
     let failed = |e| Error::io("connect to", &shown, e);
     let server = UnixStream::connect(target).map_err(failed)?;
-    let kept = caller.try_clone().map_err(failed)?;
+    let kept = (caller.try_clone().map_err(failed)?, server.try_clone().map_err(failed)?);
     let (from_server, to_caller) = (server.try_clone().map_err(failed)?, caller.try_clone().map_err(failed)?);
     let thread = std::thread::Builder::new().name("hook-relay".into()).spawn(move || {
         std::thread::scope(|scope| {
@@ -155,7 +179,8 @@ fn relay(caller: UnixStream, target: &Path) -> Result<(UnixStream, JoinHandle<()
             copy(&from_server, &to_caller);
         });
     });
-    Ok((kept, thread.map_err(|e| Error::io("start", "a thread", e))?))
+    let thread = thread.map_err(|e| Error::io("start", "a thread", e))?;
+    Ok(Connection { caller: kept.0, server: kept.1, thread })
 }
 
 /// Until the end of `from`, or until nobody takes it: then the connection is over for both.

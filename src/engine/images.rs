@@ -157,8 +157,15 @@ impl Engine {
     /// Removes an image; no error when its volume is gone already, or was never made.
     pub(super) fn remove_image(&self, image: &Image) -> Result<()> {
         // First, so that nobody clones what goes.
-        self.catalog
-            .change(|change| change.update::<Image>(image.id, |image| image.state = ImageState::Building))?;
+        let marked = self
+            .catalog
+            .change(|change| change.update::<Image>(image.id, |image| image.state = ImageState::Building));
+        // Another one may have removed the record already; the volume may be younger than that.
+        if let Err(e) = marked
+            && e.kind() != ErrorKind::NotFound
+        {
+            return Err(e);
+        }
         match self.volumes.destroy(&image.volume) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}

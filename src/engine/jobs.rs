@@ -377,7 +377,8 @@ impl JobTask {
         let now = self.engine.now();
         self.end_step();
         self.record.ended = Some(now);
-        let cancelled = self.cancel.load(Ordering::SeqCst);
+        let cancelled = self.cancel.load(Ordering::SeqCst)
+            || result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Cancelled);
         let (severity, message) = match &result {
             Ok(()) if self.record.warnings.is_empty() => {
                 self.record.status = JobStatus::Completed;
@@ -462,7 +463,8 @@ impl Task for JobTask {
     }
 
     fn check(&self) -> Result<()> {
-        if self.cancel.load(Ordering::SeqCst) && !self.compensating {
+        let ending = self.engine.runner.ending.load(Ordering::SeqCst);
+        if (ending || self.cancel.load(Ordering::SeqCst)) && !self.compensating {
             return Err(Error::new(ErrorKind::Cancelled, "cancelled"));
         }
         Ok(())

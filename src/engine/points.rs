@@ -57,13 +57,17 @@ impl Engine {
             match self.find_in(&parent, timeflow, target) {
                 Ok(origin) => return Ok(origin),
                 // Not in this one: perhaps in an older one. What the current one says is what is told.
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Precondition) => {
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Range) => {
                     refused.get_or_insert(e);
                 }
                 Err(e) => return Err(e),
             }
         }
-        Err(refused.unwrap_or_else(|| no_timeflow(&parent)))
+        Err(match refused {
+            Some(e) if e.kind() == ErrorKind::Range => Error::new(ErrorKind::Precondition, e.message()),
+            Some(e) => e,
+            None => no_timeflow(&parent),
+        })
     }
 
     fn find_in(&self, parent: &Dataset, timeflow: Timeflow, target: &Target) -> Result<Origin> {

@@ -128,7 +128,18 @@ impl Engine {
     ) -> Result<JobHandle> {
         let (engine, id) = (Arc::clone(self), dataset.id);
         let new = NewJob { kind, target: &dataset.name, dataset: Some(id), holds: vec![(id, Hold::Operate)] };
-        self.submit(new, move |task| body(&engine, &engine.dataset_by_id(id)?, task))
+        let asked = dataset.state;
+        self.submit(new, move |task| {
+            let dataset = engine.dataset_by_id(id)?;
+            // Asked of another job's doing since: what was planned is not for what it is now.
+            if dataset.state != asked {
+                return Err(Error::new(
+                    ErrorKind::Precondition,
+                    format!("{} has changed since this was asked for: ask again", dataset.name),
+                ));
+            }
+            body(&engine, &dataset, task)
+        })
     }
 
     /// Writes the new configuration down and starts the server with it; goes back to the old one when it does not start.
@@ -146,7 +157,7 @@ impl Engine {
             self.stop_server(old, task)?;
         }
         let changed = self.write_change(old, config, request).and_then(|new| {
-            self.secrets.update(old.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
+            self.take_secrets(old.id, request)?;
             if running { self.start_server(&new, task) } else { Ok(()) }
         });
         let Err(error) = changed else { return Ok(()) };
@@ -161,11 +172,7 @@ impl Engine {
                 })
             })
             .and_then(|back| {
-                self.secrets.update(old.id, |secrets| {
-                    secrets.retain(|name, _| !request.secrets.0.contains_key(name));
-                    let known = before.0.iter().filter(|(name, _)| request.secrets.0.contains_key(*name));
-                    secrets.extend(known.map(|(name, value)| (name.clone(), value.clone())));
-                })?;
+                self.give_back_secrets(old.id, request, &before)?;
                 if running { self.start_server(&back, task) } else { Ok(()) }
             });
         if let Err(e) = back {
@@ -206,7 +213,8 @@ impl Engine {
         if let Err(e) = self.end_hold(&timeflow.id) {
             task.warn(&format!("given up: {e}; take it away there"));
         }
-        self.secrets.update(old.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
+        let before = self.secrets.get(old.id)?;
+        self.take_secrets(old.id, request)?;
         // Written first, so that a crash leaves nothing on the source that nobody knows.
         self.catalog.change(|change| {
             change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = Some(plan.config.clone()))
@@ -230,19 +238,41 @@ impl Engine {
         task.log(&format!("failed: {error}"));
         task.compensate("detach again");
         let undone = adapter.stop(&instance, task).and_then(|()| self.end_hold(&timeflow.id));
+        let undone = self.give_back_secrets(old.id, request, &before).and(undone);
         if let Err(e) = undone {
             task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
         }
         Err(error)
     }
 
+    fn take_secrets(&self, dataset: u64, request: &ChangeRequest) -> Result<()> {
+        self.secrets.update(dataset, |secrets| secrets.extend(request.secrets.0.clone()))
+    }
+
+    /// Those that a request replaced become what they were.
+    fn give_back_secrets(&self, dataset: u64, request: &ChangeRequest, before: &Secrets) -> Result<()> {
+        self.secrets.update(dataset, |secrets| {
+            secrets.retain(|name, _| !request.secrets.0.contains_key(name));
+            let known = before.0.iter().filter(|(name, _)| request.secrets.0.contains_key(*name));
+            secrets.extend(known.map(|(name, value)| (name.clone(), value.clone())));
+        })
+    }
+
     /// Ends what a timeflow's former link holds on a source; no error when it holds nothing.
     pub(super) fn end_hold(&self, timeflow: &u64) -> Result<()> {
+        self.end_hold_with(timeflow, None)
+    }
+
+    /// The same with other secrets than the dataset has now: the former source's.
+    fn end_hold_with(&self, timeflow: &u64, secrets: Option<&Secrets>) -> Result<()> {
         let timeflow = self.timeflow(*timeflow)?;
         let Some(held) = timeflow.held.clone() else { return Ok(()) };
         let dataset = self.dataset_by_id(timeflow.dataset)?;
         let adapter: &Arc<dyn Adapter> = self.adapter(&dataset.adapter)?;
         let mut instance = self.instance(&dataset, &timeflow)?;
+        if let Some(secrets) = secrets {
+            instance.secrets = secrets.clone();
+        }
         instance.config = held;
         adapter.unlink(&instance, &mut super::recover::Quiet)?;
         self.catalog
@@ -274,18 +304,19 @@ impl Engine {
             task.log(&format!("note: {warning}"));
         }
         let old = self.current_timeflow(dataset)?;
-        self.secrets.update(dataset.id, |secrets| secrets.extend(request.secrets.0.clone()))?;
+        let before = self.secrets.get(dataset.id)?;
+        self.take_secrets(dataset.id, request)?;
         let new = self.new_resync_timeflow(dataset, &old, plan.config.clone())?;
         let mut instance = self.instance(dataset, &new)?;
         instance.config = plan.config;
         if let Err(error) = self.build_resync(dataset, &old, &new, &mut instance, task) {
             task.log(&format!("failed: {error}"));
             task.compensate("go back to the old copy");
-            self.abandon_resync(dataset, &new, &instance, task);
+            self.abandon_resync(dataset, &new, &instance, (request, &before), task);
             return Err(error);
         }
         task.compensate("end the old link");
-        if let Err(e) = self.end_hold(&old.id) {
+        if let Err(e) = self.end_hold_with(&old.id, Some(&before)) {
             task.warn(&format!("the old link: {e}; the next start of the daemon tries again"));
         }
         task.result("timeflow", &new.volume);
@@ -357,12 +388,20 @@ impl Engine {
         Ok(())
     }
 
-    fn abandon_resync(&self, dataset: &Dataset, new: &Timeflow, instance: &Instance, task: &mut JobTask) {
+    fn abandon_resync(
+        &self,
+        dataset: &Dataset,
+        new: &Timeflow,
+        instance: &Instance,
+        (request, before): (&ChangeRequest, &Secrets),
+        task: &mut JobTask,
+    ) {
         let undone = self.adapter(&dataset.adapter).and_then(|adapter| {
             adapter.stop(instance, task)?;
             self.end_hold(&new.id)?;
             self.remove_timeflow(new)
         });
+        let undone = self.give_back_secrets(dataset.id, request, before).and(undone);
         if let Err(e) = undone {
             task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
         }

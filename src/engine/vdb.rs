@@ -181,6 +181,8 @@ impl Engine {
         self.submit(new, move |task| {
             let dataset = engine.dataset_by_id(id)?;
             let (now, before) = (engine.current_timeflow(&dataset)?, engine.previous_timeflow(&dataset)?);
+            // Half of it would leave a server down that nobody stopped.
+            task.compensate("undo");
             engine.stop_server(&dataset, task)?;
             engine.change_over(&dataset, &now, &before)?;
             engine.start_server(&engine.dataset_by_id(id)?, task)
@@ -254,7 +256,12 @@ impl Engine {
         let name = dataset.name.clone();
         let new = NewJob { kind, target: &name, dataset: Some(dataset.id), holds };
         let engine = Arc::clone(self);
-        self.submit(new, move |task| engine.replace(&dataset, &origin, task))
+        self.submit(new, move |task| {
+            // As they are now that nobody else is at work on them.
+            let dataset = engine.dataset_by_id(dataset.id)?;
+            let origin = Origin { parent: engine.dataset_by_id(origin.parent.id)?, ..origin };
+            engine.replace(&dataset, &origin, task)
+        })
     }
 
     fn replace(&self, dataset: &Dataset, origin: &Origin, task: &mut JobTask) -> Result<()> {

@@ -11,7 +11,7 @@ use super::server::Server;
 use crate::base::{Error, ErrorKind, OsUser, Result};
 
 /// Settings that the engine decides. A user's setting of one of them is refused.
-const OURS: [&str; 31] = [
+const OURS: [&str; 37] = [
     "config_file",
     "data_directory",
     "hba_file",
@@ -28,6 +28,12 @@ const OURS: [&str; 31] = [
     "archive_mode",
     "archive_command",
     "archive_library",
+    "archive_cleanup_command",
+    "recovery_end_command",
+    "ssl_passphrase_command",
+    "ssl_passphrase_command_supports_reload",
+    "dynamic_library_path",
+    "jit_provider",
     "restore_command",
     "recovery_target",
     "recovery_target_action",
@@ -64,6 +70,11 @@ pub(super) fn check_settings(settings: &BTreeMap<String, String>) -> Result<()> 
         if !plain {
             return Err(Error::invalid(format!(
                 "{name:?} is not the name of a setting, or its value has line ends"
+            )));
+        }
+        if name.to_ascii_lowercase().ends_with("preload_libraries") && value.contains('/') {
+            return Err(Error::invalid(format!(
+                "{name} names a file of the host: only libraries of the installation can be loaded, without a path"
             )));
         }
         if OURS.contains(&name.to_ascii_lowercase().as_str()) {
@@ -189,6 +200,9 @@ mod tests {
         assert!(check_settings(&one("Restore_Command", "true")).is_err());
         assert!(check_settings(&one("work_mem", "4MB'\nfsync='off")).is_err());
         assert!(check_settings(&one("a b", "1")).is_err());
+        assert!(check_settings(&one("recovery_end_command", "true")).is_err());
+        assert!(check_settings(&one("shared_preload_libraries", "pg_stat_statements")).is_ok());
+        assert!(check_settings(&one("session_preload_libraries", "/tmp/x.so")).is_err());
     }
 
     #[test]

@@ -43,13 +43,24 @@ pub(super) fn export(server: &Server<'_>, from: &Path, to: &Path, task: &mut dyn
 
 fn make(to: &Path) -> Result<()> {
     match fs::create_dir(to) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && read(to)?.is_empty() => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && read(to)?.is_empty() => Ok::<_, Error>(()),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::new(
             ErrorKind::Exists,
             format!("{} is there and not empty: name a new folder", to.display()),
         )),
         made => made.map_err(|e| failed("create", to, e)),
-    }
+    }?;
+    // Nobody else's until all is there.
+    let ours = rustix::fs::chownat(
+        rustix::fs::CWD,
+        to,
+        Some(Uid::ROOT),
+        Some(Gid::ROOT),
+        rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+    );
+    ours.map_err(std::io::Error::from)
+        .and_then(|()| fs::set_permissions(to, fs::Permissions::from_mode(0o700)))
+        .map_err(|e| failed("restrict", to, e))
 }
 
 /// Settings that stand by themselves: the source's own are not in the cluster, or not for this host.
@@ -93,10 +104,16 @@ impl Copy<'_> {
             let kind = entry.file_type().map_err(|e| failed("look at", &source, e))?;
             if kind.is_dir() {
                 self.folder(&source, &target)?;
-            } else if kind.is_symlink() {
+            } else if kind.is_symlink() && from.file_name().is_some_and(|name| name == "pg_tblspc") {
                 fs::read_link(&source)
                     .and_then(|link| symlink(link, &target))
                     .map_err(|e| failed("copy", &source, e))?;
+            } else if kind.is_symlink() {
+                // Root would follow it later, wherever a superuser of the database made it lead.
+                return Err(Error::new(
+                    ErrorKind::Precondition,
+                    format!("{} is a link, which no cluster has there: remove it", source.display()),
+                ));
             } else if kind.is_file() {
                 self.task.check()?;
                 self.done += fs::copy(&source, &target)

@@ -14,6 +14,10 @@ set -eu
 data=$1 word=$2
 shift 2
 cd "$data"
+for folder in pg_wal pg_wal/archive_status pg_tblspc pg_replslot; do
+    # A superuser's link would lead this script, which no namespace confines, to somebody else's files.
+    [ ! -L "$folder" ] || { echo "$data/$folder is a link, and must be a folder" >&2; exit 1; }
+done
 case "$word" in
 clean)
     rm -f postmaster.pid postmaster.opts standby.signal recovery.signal recovery.conf postgresql.auto.conf

@@ -4,10 +4,12 @@ use super::super::{Task, VdbOptions};
 use super::config::OWNER_PASSWORD;
 use super::server::Server;
 use super::sql::{Sql, quote};
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result};
 
 /// A name in the catalogs of PostgreSQL is cut behind this.
 const NAME_BYTES_MAX: usize = 63;
+/// Of every cluster; the engine connects to the first.
+const OWN_DATABASES: [&str; 3] = ["postgres", "template0", "template1"];
 
 /// Refuses names that PostgreSQL would change or refuse.
 pub(super) fn check(options: &VdbOptions) -> Result<()> {
@@ -18,6 +20,11 @@ pub(super) fn check(options: &VdbOptions) -> Result<()> {
                 "{name:?} is no name of a role or database: 1 to {NAME_BYTES_MAX} bytes, without line ends"
             )));
         }
+    }
+    if let Some(old) = options.renames.keys().find(|old| OWN_DATABASES.contains(&old.as_str())) {
+        return Err(Error::invalid(format!(
+            "the database {old} is one that every cluster has: it keeps its name"
+        )));
     }
     if let Some(owner) = options.owner.as_ref().filter(|owner| owner.starts_with("pg_")) {
         return Err(Error::invalid(format!(
@@ -57,7 +64,13 @@ fn make_owner(server: &Server<'_>, sql: &Sql, owner: &str) -> Result<()> {
         "SET log_statement = none; SET log_min_duration_statement = -1; SET log_duration = off; \
          SET log_min_error_statement = panic",
     )?;
-    let known = sql.value(&format!("SELECT 1 FROM pg_roles WHERE rolname = {}", quote(owner)))?;
+    let known = sql.value(&format!("SELECT rolsuper FROM pg_roles WHERE rolname = {}", quote(owner)))?;
+    if known.as_deref() == Some("t") {
+        return Err(Error::new(
+            ErrorKind::NotAllowed,
+            format!("the role {owner} is a superuser of the database: name one that is not, or a new one"),
+        ));
+    }
     let how = if known.is_some() { "ALTER" } else { "CREATE" };
     let password = server
         .instance
@@ -76,7 +89,11 @@ fn make_owner(server: &Server<'_>, sql: &Sql, owner: &str) -> Result<()> {
 
 /// An error that repeats no secret.
 fn without(error: &Error, secret: &str) -> String {
-    if secret.is_empty() { error.message().to_owned() } else { error.message().replace(secret, " …") }
+    // A statement that got no answer is repeated in the error, escaped in its own way.
+    if secret.is_empty() || error.message().contains(" ROLE ") {
+        return "the server did not answer".to_owned();
+    }
+    error.message().replace(secret, " …")
 }
 
 /// A literal whose backslashes mean themselves, whatever the server's settings.

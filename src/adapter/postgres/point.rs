@@ -9,11 +9,16 @@ use jiff::Timestamp;
 
 use super::super::{Span, Target};
 use super::config::Metadata;
+use super::controldata::ControlData;
 use super::logs;
 use super::lsn::{Lsn, SegmentSize};
 use super::restore_points;
 use super::server::Server;
+use super::snapshot::SHUT_DOWN_IN_RECOVERY;
 use crate::base::{Clock, Error, ErrorKind, Result};
+
+/// A restore point is reached by the place of its record.
+pub(super) const RESTORE_POINT_SETTING: &str = "recovery_target_lsn";
 
 /// Where recovery is to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +126,10 @@ pub(super) fn find(
     let now = look(server, clock, synced)?;
     let name = &server.instance.name;
     if bases.iter().all(Option::is_none) {
-        return Err(precondition(format!("{name} has no snapshot that a point in time can be reached from")));
+        return Err(Error::new(
+            ErrorKind::Range,
+            format!("{name} has no snapshot that a point in time can be reached from: take one"),
+        ));
     }
     let mut way = match target {
         Target::Snapshot => return Err(Error::invalid("a snapshot is no point in time")),
@@ -162,7 +170,7 @@ fn look(server: &Server<'_>, clock: &dyn Clock, synced: Option<Timestamp>) -> Re
     let Some(sql) = server.postmaster().and_then(|_| server.connect("postgres").ok()) else {
         // A stopped database has all that it ever committed; what a standby lacks is not known.
         let complete = (!staging && !server.config.detached).then_some(wall);
-        return Ok(Now { complete, ..Now::default() });
+        return Ok(Now { complete, end: end_at_rest(server)?, ..Now::default() });
     };
     let row = sql
         .rows(
@@ -187,6 +195,18 @@ fn look(server: &Server<'_>, clock: &dyn Clock, synced: Option<Timestamp>) -> Re
 /// The wall clock.
 pub(super) fn now(clock: &dyn Clock) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(clock.unix_nanos())).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Where the WAL of a cluster at rest ends, as its control file says; `None` after a crash.
+fn end_at_rest(server: &Server<'_>) -> Result<Option<Lsn>> {
+    let control = ControlData::read(&server.programs, &server.data())?;
+    let field = match control.field("Database cluster state")? {
+        SHUT_DOWN_IN_RECOVERY => "Minimum recovery ending location",
+        // The record of its shutdown is the last one.
+        "shut down" => "Latest checkpoint location",
+        _ => return Ok(None),
+    };
+    control.field(field)?.parse().map(Some)
 }
 
 fn time(name: &str, bases: &[Option<Base>], text: &str, now: &Now, clock: &dyn Clock) -> Result<Way> {
@@ -230,7 +250,12 @@ fn place(name: &str, bases: &[Option<Base>], wanted: Lsn, now: &Now) -> Result<W
     let base = last(bases, |base| base.end <= wanted).ok_or_else(|| {
         too_early(&format!("LSN {wanted}"), name, &earliest(bases, |base| base.end.to_string()))
     })?;
-    let beyond = now.end.filter(|end| wanted > *end);
+    let Some(end) = now.end else {
+        return Err(precondition(format!(
+            "where the WAL of {name} ends is not known, as its server does not run: start it first"
+        )));
+    };
+    let beyond = Some(end).filter(|end| wanted > *end);
     if let (Some(end), false) = (beyond, now.can_sync) {
         return Err(Error::new(
             ErrorKind::Precondition,
@@ -271,7 +296,7 @@ fn named(server: &Server<'_>, bases: &[Option<Base>], wanted: &str, now: &Now) -
         if now.can_sync {
             let base = last(bases, |_| true).unwrap_or(0);
             let until =
-                Until::Setting { name: "recovery_target_name", value: wanted.to_owned(), or_end: false };
+                Until::Setting { name: RESTORE_POINT_SETTING, value: wanted.to_owned(), or_end: false };
             return Ok(Way { base, until, needs_sync: true });
         }
         let mut names: Vec<&str> = known.iter().map(|(_, name)| name.as_str()).collect();
@@ -284,7 +309,8 @@ fn named(server: &Server<'_>, bases: &[Option<Base>], wanted: &str, now: &Now) -
     };
     let base = last(bases, |base| base.end <= *at)
         .ok_or_else(|| too_early(wanted, name, &earliest(bases, |base| base.end.to_string())))?;
-    let until = Until::Setting { name: "recovery_target_name", value: wanted.to_owned(), or_end: false };
+    // By its place: the same name may be there more than once on the way.
+    let until = Until::Setting { name: RESTORE_POINT_SETTING, value: at.to_string(), or_end: false };
     Ok(Way { base, until, needs_sync: false })
 }
 
@@ -316,7 +342,7 @@ fn earliest(bases: &[Option<Base>], shown: impl Fn(&Base) -> String) -> String {
 
 fn too_early(what: &str, name: &str, first: &str) -> Error {
     Error::new(
-        ErrorKind::Precondition,
+        ErrorKind::Range,
         format!(
             "{what} is too early: the earliest point of {name} is {first}, where its first snapshot ends"
         ),

@@ -11,7 +11,7 @@ use super::config::{Metadata, Mode};
 use super::files::{Readers, make_folder, prepare};
 use super::logs;
 use super::lsn::{Lsn, SegmentName, SegmentSize, WalFileName};
-use super::point::Until;
+use super::point::{RESTORE_POINT_SETTING, Until};
 use super::server::Server;
 use super::snapshot::SHUT_DOWN_IN_RECOVERY;
 use crate::base::{Error, ErrorKind, Result};
@@ -95,7 +95,7 @@ pub(super) fn to_point(
 fn not_reached(parent: &Server<'_>, name: &str, value: &str) -> Error {
     let what = match name {
         "recovery_target_xid" => format!("the end of transaction {value}"),
-        "recovery_target_name" => format!("the restore point {value:?}"),
+        RESTORE_POINT_SETTING => format!("the restore point at {value}"),
         _ => format!("a commit behind {value}"),
     };
     Error::new(

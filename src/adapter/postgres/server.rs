@@ -245,6 +245,11 @@ impl<'a> Server<'a> {
         std::fs::metadata(self.log()).map_or(0, |log| log.len())
     }
 
+    /// The wall clock.
+    pub(super) fn now(&self) -> jiff::Timestamp {
+        super::point::now(self.clock)
+    }
+
     /// A number that no other look at this server has.
     pub(super) fn unique(&self) -> u128 {
         self.clock.monotonic().as_nanos()

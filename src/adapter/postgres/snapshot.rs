@@ -84,6 +84,9 @@ pub(super) fn thaw(server: &Server<'_>) -> Result<()> {
 /// Adds what is known once the snapshot is cut: where it ends at the latest.
 pub(super) fn describe_end(server: &Server<'_>, metadata: &mut Metadata) -> Result<()> {
     if server.postmaster().is_none() {
+        // At rest: nothing lies behind what its shutdown left.
+        metadata.end_lsn = Some(metadata.replay_lsn.clone());
+        metadata.end_time = Some(server.now().to_string());
         return Ok(());
     }
     let sql = server.connect("postgres")?;

@@ -94,6 +94,10 @@ fn cause_in(tail: &str) -> Option<(&str, &'static Cause)> {
         }
         let tells = |cause: &&Cause| match cause.code {
             // Both halves: there are other things that do not exist.
+            // A client of ours that is refused says the same.
+            "SOURCE_REFUSES" => {
+                line.contains("could not connect") && cause.signs.iter().any(|sign| line.contains(sign))
+            }
             "SLOT_MISSING" => cause.signs.iter().all(|sign| line.contains(sign)),
             _ => cause.signs.iter().any(|sign| line.contains(sign)),
         };
@@ -180,12 +184,12 @@ mod tests {
         let code = |tail: &str| cause_in(tail).map(|(_, cause)| cause.code);
         let lost = "2026-11-21 [1] FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment \
                     000000010000000000000003 has already been removed";
-        let password =
-            "2026-11-21 [2] FATAL:  connection failed: FATAL:  password authentication failed for user \"r\"";
+        let password = "2026-11-21 [2] FATAL:  could not connect to the primary server: FATAL:  password authentication failed for user \"r\"";
         let slot = "2026-11-21 [3] FATAL:  could not start WAL streaming: ERROR:  replication slot \"s\" does not exist";
         assert_eq!(code(&format!("{lost}\n{password}")), Some("SOURCE_REFUSES"));
         assert_eq!(code(&format!("{password}\n{lost}\n")), Some("SOURCE_WAL_LOST"));
         assert_eq!(code(slot), Some("SLOT_MISSING"));
+        assert_eq!(code("[5] FATAL:  password authentication failed for user \"app\""), None);
         assert_eq!(code("ERROR:  relation \"x\" does not exist"), None);
         assert_eq!(code(&format!("{lost}\n[4] LOG:  started streaming WAL from primary at 0/3000000")), None);
         assert!(said(lost).starts_with("FATAL:"));

@@ -512,9 +512,9 @@ async fn a_jobs_stream_tells_its_log_and_its_end() {
     let workers = bench.engine.start_jobs().unwrap();
     let text = to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let text = String::from_utf8(text.to_vec()).unwrap();
-    // It fails, as there is no adapter.
+    // It fails, as there is no timeflow.
     for part in
-        ["event: log", "step: stop", "event: job", "\"status\":\"failed\"", "event: end\ndata: \"failed\""]
+        ["event: log", "no timeflow", "event: job", "\"status\":\"failed\"", "event: end\ndata: \"failed\""]
     {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -549,4 +549,21 @@ fn answers_that_are_jobs_are_asked_for_by_post_or_delete() {
     for operation in operations().iter().filter(|operation| matches!(operation.answer, Answer::Job)) {
         assert!(["POST", "DELETE"].contains(&operation.method), "{}", operation.name);
     }
+}
+
+#[tokio::test]
+async fn lists_in_the_place_of_objects_are_refused_everywhere() {
+    let bench = bench();
+    let token = bench.token("operator", TokenRole::Operator, &["mine"]);
+    for operation in operations() {
+        if operation.fields.is_empty() {
+            continue;
+        }
+        let path = operation.path.replace("{name}", "qa").replace("{snapshot}", "x").replace("{id}", "1");
+        let (status, _) = bench.ask(Some(&token), operation.method, &path, json!(["theirs"])).await;
+        assert!(status.is_client_error(), "{} {}: {status}", operation.method, operation.path);
+    }
+    let body = json!({ "name": "n", "from": "qa", "hooks": [["h", "post_start", "#!/bin/sh"]] });
+    let (status, _) = bench.ask(Some(&token), "POST", "/v1/vdbs", body).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
