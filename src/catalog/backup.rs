@@ -153,10 +153,12 @@ fn at_rest(lines: Vec<Line>) -> Result<Vec<Line>> {
         let dataset = envelope["record"]["dataset"].as_u64();
         kept.push((dataset, line));
     }
-    kept.retain(|(dataset, line)| {
-        !dataset.is_some_and(|dataset| gone.contains(&dataset))
-            && !(line.kind == "hooks" && gone.contains(&line.id))
-    });
+    let of_gone = |dataset: Option<u64>, line: &Line| {
+        // Hooks have their dataset's number.
+        let dataset = if line.kind == "hooks" { Some(line.id) } else { dataset };
+        dataset.is_some_and(|dataset| gone.contains(&dataset))
+    };
+    kept.retain(|(dataset, line)| !of_gone(*dataset, line));
     Ok(kept.into_iter().map(|(_, line)| line).collect())
 }
 
