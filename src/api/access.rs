@@ -203,7 +203,7 @@ async fn look_into(body: Body) -> std::result::Result<(Body, Value), Problem> {
 fn check_shape(body: &Value) -> Result<()> {
     let objects = |value: &Value| value.is_object() || value.is_null();
     let hooks = body["hooks"].as_array().into_iter().flatten().all(Value::is_object);
-    let inner = ["parameters", "settings", "secrets", "at"].iter().all(|field| objects(&body[*field]));
+    let inner = ["parameters", "settings", "secrets"].iter().all(|field| objects(&body[*field]));
     if objects(body) && hooks && inner {
         return Ok(());
     }
