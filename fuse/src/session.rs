@@ -133,7 +133,7 @@ impl Mounted {
         let polls = RELEASE_WAIT.as_millis() / POLL_INTERVAL.as_millis();
         for _ in 0..polls {
             if self.has_ended() {
-                return self.join();
+                return self.join_unmounted();
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -143,6 +143,17 @@ impl Mounted {
     /// Whether the directory still shows this mount.
     fn is_attached(&self) -> bool {
         !self.has_ended() && mountpoint::device_of(&self.directory) == Some(self.device)
+    }
+
+    /// The end of loops whose mount was taken off in order. A loop that was about to read may be told of the connection's
+    /// end as of its abortion; all was written back before.
+    fn join_unmounted(&self) -> Result<(), SessionError> {
+        match self.join() {
+            Err(SessionError::Loops { source, .. }) if source.kind() == io::ErrorKind::ConnectionAborted => {
+                Ok(())
+            }
+            joined => joined,
+        }
     }
 
     fn join(&self) -> Result<(), SessionError> {
