@@ -249,7 +249,8 @@ pub(super) fn monitor(server: &Server<'_>, clock: &dyn Clock) -> Result<Health> 
         health.problems.push(Problem {
             code: "STAGING_PROMOTED".into(),
             message: promoted(server),
-            action: "link the source anew; snapshots taken before can still be provisioned from".into(),
+            action: "take a new first copy with `stillpoint dsource resync`; snapshots taken before stay"
+                .into(),
         });
     }
     health.problems.extend(logs_problem(server, &sql)?);

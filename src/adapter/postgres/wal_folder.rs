@@ -130,7 +130,7 @@ fn replayed(sql: &Sql) -> Result<Option<Lsn>> {
 }
 
 fn action() -> &'static str {
-    "supply the file, and replay goes on by itself; or link the source anew"
+    "supply the file, and replay goes on by itself; or take a new first copy with `stillpoint dsource resync`"
 }
 
 /// What is to be said of the chain of files: a word for the state, and the problem if it is broken.
