@@ -13,7 +13,7 @@ use super::point::{self, Until};
 use super::recovery;
 use super::replica;
 use super::server::Server;
-use super::sql::{Sql, quote};
+use super::sql::{Sql, identifier, quote};
 use crate::base::{Clock, Error, Result};
 
 /// Turns the files of a clone into a database and starts it; returns when it can be written. A point in time is
@@ -119,7 +119,7 @@ fn quiet(server: &Server<'_>, task: &mut dyn Task) -> Result<()> {
 }
 
 fn switch_off(sql: &Sql, subscription: &str) -> Result<()> {
-    let name = format!("\"{}\"", subscription.replace('"', "\"\""));
+    let name = identifier(subscription);
     sql.rows(&format!("ALTER SUBSCRIPTION {name} DISABLE"))?;
     sql.rows(&format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"))?;
     Ok(())

@@ -100,15 +100,13 @@ impl WalFiles {
 
     /// The segments that a recovery from `needed` on does not read.
     fn ending_before(&self, needed: Lsn, size: SegmentSize) -> Vec<SegmentName> {
-        let end = |segment: &SegmentName| segment.start(size)?.checked_add(size.bytes());
-        let old = |segment: &&SegmentName| end(segment).is_some_and(|end| end <= needed);
+        let old = |segment: &&SegmentName| segment.end(size).is_some_and(|end| end <= needed);
         self.segments.iter().filter(old).copied().collect()
     }
 
     /// Where the last segment ends, `None` when there is none.
     pub(super) fn end(&self, size: SegmentSize) -> Option<Lsn> {
-        let last = self.segments.iter().filter_map(|segment| segment.start(size)).max()?;
-        last.checked_add(size.bytes())
+        self.segments.iter().filter_map(|segment| segment.end(size)).max()
     }
 }
 

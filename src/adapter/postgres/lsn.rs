@@ -188,10 +188,14 @@ impl SegmentName {
         (number < size.segments_per_log()).then(|| Lsn(u64::from(self.log) << 32 | (number * size.bytes())))
     }
 
+    /// Where it ends; `None` at the end of all WAL, or for no name of this size.
+    pub fn end(self, size: SegmentSize) -> Option<Lsn> {
+        self.start(size)?.checked_add(size.bytes())
+    }
+
     /// The segment after it on its timeline; `None` at the end of all WAL, or for no name of this size.
     pub fn next(self, size: SegmentSize) -> Option<Self> {
-        let lsn = self.start(size)?.checked_add(size.bytes())?;
-        Some(Self::holding(self.timeline, lsn, size))
+        Some(Self::holding(self.timeline, self.end(size)?, size))
     }
 
     /// Whether it lies further on in the WAL, whatever the timelines.

@@ -3,7 +3,7 @@
 use super::super::{Task, VdbOptions};
 use super::config::OWNER_PASSWORD;
 use super::server::Server;
-use super::sql::{Sql, quote};
+use super::sql::{Sql, identifier, quote};
 use crate::base::{Error, ErrorKind, Result};
 
 /// A name in the catalogs of PostgreSQL is cut behind this.
@@ -89,8 +89,11 @@ fn make_owner(server: &Server<'_>, sql: &Sql, owner: &str) -> Result<()> {
 
 /// An error that repeats no secret.
 fn without(error: &Error, secret: &str) -> String {
+    if secret.is_empty() {
+        return error.message().to_owned();
+    }
     // A statement that got no answer is repeated in the error, escaped in its own way.
-    if secret.is_empty() || error.message().contains(" ROLE ") {
+    if error.message().contains(" ROLE ") {
         return "the server did not answer".to_owned();
     }
     error.message().replace(secret, " …")
@@ -99,10 +102,6 @@ fn without(error: &Error, secret: &str) -> String {
 /// A literal whose backslashes mean themselves, whatever the server's settings.
 fn quote_secret(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

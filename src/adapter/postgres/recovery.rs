@@ -126,9 +126,7 @@ fn fetch(
     size: SegmentSize,
     task: &mut dyn Task,
 ) -> Result<()> {
-    let reaches = |segment: &SegmentName| {
-        segment.start(size).and_then(|start| start.checked_add(size.bytes())).is_some_and(|end| end > from)
-    };
+    let reaches = |segment: &SegmentName| segment.end(size).is_some_and(|end| end > from);
     let names = |files: &logs::WalFiles| {
         let segments = files.segments.iter().filter(|segment| reaches(segment)).map(SegmentName::to_string);
         let histories = files.histories.iter().map(|timeline| WalFileName::History(*timeline).to_string());

@@ -58,10 +58,7 @@ fn link_all(server: &Server<'_>, from: Lsn, size: SegmentSize) -> Result<(Links,
     let kept = logs::folder(server);
     for place in kept.into_iter().chain([server.data().join("pg_wal")]) {
         for segment in logs::list(&place)?.segments {
-            let reaches = segment
-                .start(size)
-                .and_then(|start| start.checked_add(size.bytes()))
-                .is_some_and(|end| end > from);
+            let reaches = segment.end(size).is_some_and(|end| end > from);
             if !reaches || segments.contains(&segment) {
                 continue;
             }

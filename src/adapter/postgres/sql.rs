@@ -114,6 +114,11 @@ pub(super) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A name for a statement.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// An error of the server or of the way to it. The server's own words, with the SQLSTATE.
 fn failed(server: &str, error: &tokio_postgres::Error) -> Error {
     use tokio_postgres::error::SqlState;
