@@ -109,6 +109,14 @@ pub struct Point {
     pub needs_sync: bool,
 }
 
+/// Whose snapshot a clone is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    pub instance: &'a Instance,
+    /// Whether its server may be brought up to its source: nobody else is at work on it.
+    pub may_sync: bool,
+}
+
 /// From where to where points in time can be reached. Places are in the adapter's own terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
@@ -291,13 +299,14 @@ pub trait Adapter: Send + Sync {
     fn plan_refresh(&self, vdb: &Value, parent: &Value, metadata: &Value) -> Result<Value>;
 
     /// Makes the files of a clone a database of its own, that knows no source; returns when it answers. A point in time
-    /// is reached by the logs of `parent`, whose snapshot it is.
+    /// is reached by the logs of `parent`, whose snapshot it is. `InUse` when it must be brought up to its source first
+    /// and may not.
     fn provision(
         &self,
         instance: &Instance,
         metadata: &Value,
         target: &Target,
-        parent: Option<&Instance>,
+        parent: Option<Parent<'_>>,
         task: &mut dyn Task,
     ) -> Result<()>;
 

@@ -14,7 +14,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use super::idempotency::Repetition;
 use super::operations::{About, Field, Needs, Operation, find};
+use super::places::{Place, Places};
 use super::problem::{Problem, as_problem};
 use super::routes::blocking;
 use super::types::default_group;
@@ -54,6 +56,11 @@ impl Principal {
 
     fn of(token: Token) -> Self {
         Self { id: token.id, name: token.name, role: token.role, groups: token.groups }
+    }
+
+    /// Whether its token is still one.
+    pub(super) fn is_valid(&self, engine: &Engine) -> Result<bool> {
+        Ok(self.id == 0 || engine.token_is_valid(self.id)?)
     }
 
     /// Whether it may read what is of this group; what is of none is only for who may read all.
@@ -96,10 +103,14 @@ fn least_role(needs: Needs, is_vdb: bool) -> TokenRole {
 }
 
 /// The layer around all routes.
-pub(super) async fn guard(State(engine): State<Arc<Engine>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State((engine, places)): State<(Arc<Engine>, Places)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match admit(engine, request).await {
-        Ok((request, principal)) => {
+    let mut response = match admit(engine, &places, request).await {
+        Ok((request, principal, _place)) => {
             let response = as_problem(next.run(request).await).await;
             if let Some(principal) = principal.filter(|one| one.id != 0 && method != Method::GET) {
                 tracing::info!("token {}: {method} {path}: {}", principal.name, response.status().as_u16());
@@ -119,17 +130,25 @@ pub(super) async fn guard(State(engine): State<Arc<Engine>>, request: Request, n
     response
 }
 
+/// A request that may go on, who asks, and the place it has.
+type Admitted = (Request, Option<Principal>, Option<Place>);
+
 async fn admit(
     engine: Arc<Engine>,
+    places: &Places,
     request: Request,
-) -> std::result::Result<(Request, Option<Principal>), Problem> {
+) -> std::result::Result<Admitted, Problem> {
     let (mut parts, body) = request.into_parts();
     let (path, parameters) = address(&mut parts).await;
     let operation = path.as_deref().and_then(|path| find(parts.method.as_str(), path));
     if operation.as_ref().is_some_and(|operation| operation.needs == Needs::Nothing) {
-        return Ok((Request::from_parts(parts, body), None));
+        return Ok((Request::from_parts(parts, body), None, None));
     }
     let principal = identify(&engine, &parts).await?;
+    let place = match principal.id {
+        0 => None,
+        id => Some(places.take(id).ok_or_else(|| Problem::too_many(&principal.name))?),
+    };
     // Nobody's address: the router says so. Nobody's rule: an admin's.
     let operation = match (operation, path) {
         (Some(operation), _) => operation,
@@ -138,7 +157,7 @@ async fn admit(
         }
         _ => {
             parts.extensions.insert(principal.clone());
-            return Ok((Request::from_parts(parts, body), Some(principal)));
+            return Ok((Request::from_parts(parts, body), Some(principal), place));
         }
     };
     let (body, looked_at) = match operation.fields.is_empty() {
@@ -146,9 +165,17 @@ async fn admit(
         false => look_into(body).await?,
     };
     let asking = principal.clone();
-    blocking(engine, move |engine| decide(engine, &asking, &operation, &parameters, &looked_at)).await?;
+    let repetition = Repetition::of(&parts, principal.id);
+    blocking(engine, move |engine| {
+        match decide(engine, &asking, &operation, &parameters, &looked_at) {
+            // What it removed the first time: the layer within answers with the same job.
+            Err(e) if e.kind() == ErrorKind::NotFound && repetition.is_known(engine)? => Ok(()),
+            decided => decided,
+        }
+    })
+    .await?;
     parts.extensions.insert(principal.clone());
-    Ok((Request::from_parts(parts, body), Some(principal)))
+    Ok((Request::from_parts(parts, body), Some(principal), place))
 }
 
 /// The address as the table has it, and what stands in its braces, read as the routes will read it.

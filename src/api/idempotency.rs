@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -67,7 +68,7 @@ pub(super) async fn once(
         (Err(e), _) => Problem::from(e).into_response(),
         (Ok(Some(key)), Some(id)) => {
             // On its own: a caller that hangs up in the middle must find its key when it comes again.
-            let answer = tokio::spawn(answer_once(engine, keys, format!("{id}:{key}"), request, next));
+            let answer = tokio::spawn(answer_once(engine, keys, bound(id, &key), request, next));
             match answer.await {
                 Ok(answer) => answer.unwrap_or_else(Problem::into_response),
                 Err(e) => Problem::from(Error::new(ErrorKind::Io, format!("the request failed: {e}")))
@@ -85,6 +86,31 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>> {
             "an idempotency key is text of 1 to {KEY_BYTES_MAX} ASCII characters"
         ))),
     }
+}
+
+/// What a request for a removal may be the repetition of.
+pub(super) struct Repetition(Option<(String, String)>);
+
+impl Repetition {
+    /// Of a request without a body.
+    pub(super) fn of(parts: &Parts, principal: u64) -> Self {
+        let key = key_of(&parts.headers).ok().flatten().filter(|_| parts.method == Method::DELETE);
+        let asked = fingerprint(&parts.method, &parts.uri.to_string(), &[]);
+        Self(key.map(|key| (bound(principal, &key), asked)))
+    }
+
+    /// Whether the same request of the same one has started a job.
+    pub(super) fn is_known(&self, engine: &Engine) -> Result<bool> {
+        match &self.0 {
+            Some((key, asked)) => Ok(find(engine, key, asked)?.is_some()),
+            None => Ok(false),
+        }
+    }
+}
+
+/// A key is good only for who used it.
+fn bound(principal: u64, key: &str) -> String {
+    format!("{principal}:{key}")
 }
 
 async fn answer_once(

@@ -9,6 +9,7 @@ mod idempotency;
 mod openapi;
 mod operations;
 mod paging;
+mod places;
 mod policies;
 mod problem;
 mod routes;
@@ -39,5 +40,5 @@ pub fn router(engine: Arc<Engine>) -> Router {
     let keys = idempotency::Keys::default();
     routes::router(Arc::clone(&engine))
         .layer(from_fn_with_state((Arc::clone(&engine), keys), idempotency::once))
-        .layer(from_fn_with_state(engine, access::guard))
+        .layer(from_fn_with_state((engine, places::Places::default()), access::guard))
 }

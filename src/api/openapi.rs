@@ -65,7 +65,13 @@ fn codes() -> String {
     let mut codes: Vec<String> =
         kinds().map(|kind| format!("`{}` {}", kind_name(kind), status_of(kind).as_u16())).collect();
     codes.extend(
-        ["`unauthorized` 401", "`method_not_allowed` 405", "`bad_request` other of 4xx"].map(str::to_owned),
+        [
+            "`unauthorized` 401",
+            "`method_not_allowed` 405",
+            "`too_many_requests` 429",
+            "`bad_request` other of 4xx",
+        ]
+        .map(str::to_owned),
     );
     codes.join(", ")
 }

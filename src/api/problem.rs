@@ -45,6 +45,16 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail, Some(hint.into()))
     }
 
+    /// 429: the token has as many requests at work as it may have.
+    pub(super) fn too_many(name: &str) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            format!("token {name} has too many requests at work"),
+            Some("wait until some are answered; follow jobs and events by their streams".into()),
+        )
+    }
+
     /// 405: the address is there, the method is not.
     pub(super) fn method_not_allowed() -> Self {
         let hint = "GET /v1/openapi.json lists what there is".to_owned();

@@ -20,7 +20,7 @@ use super::access::Principal;
 use super::problem::Problem;
 use super::routes::blocking;
 use super::types::{Event, Job};
-use crate::base::Result;
+use crate::base::{Error, ErrorKind, Result};
 use crate::catalog;
 use crate::engine::{Engine, JobLog};
 
@@ -28,6 +28,8 @@ use crate::engine::{Engine, JobLog};
 const GATHER: Duration = Duration::from_millis(100);
 /// Something is sent at least this often, so that both sides see a connection that is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Reads of a job's log that are told together.
+const LOG_READS_MAX: usize = 4;
 /// A client that is further behind reads the list instead.
 const BEHIND_MAX: usize = 1000;
 
@@ -52,20 +54,29 @@ fn last_id(headers: &HeaderMap) -> Option<u64> {
     headers.get("last-event-id")?.to_str().ok()?.parse().ok()
 }
 
-/// What a stream reads at a change: the next frames, and whether they are the last.
+/// What a stream reads at a change: the next frames, and how it goes on.
 struct Told {
     frames: Vec<Frame>,
-    last: bool,
+    then: Then,
 }
 
-/// A stream that looks with `look` at once and after each change.
+enum Then {
+    /// There is more already.
+    More,
+    Wait,
+    End,
+}
+
+/// A stream that looks with `look` at once and after each change. It ends with the token that it was asked for with.
 fn stream<S: Send + 'static>(
     engine: Arc<Engine>,
+    principal: Principal,
     state: S,
     look: impl Fn(&Engine, &mut S) -> Result<Told> + Copy + Send + Sync + 'static,
 ) -> Response {
     let changes = engine.changes();
-    let started = Following { engine, changes, state: Some(state), frames: VecDeque::new(), first: true };
+    let started =
+        Following { principal, engine, changes, state: Some(state), frames: VecDeque::new(), at_once: true };
     let frames = unfold(started, move |mut following| async move {
         loop {
             if let Some(frame) = following.frames.pop_front() {
@@ -78,32 +89,39 @@ fn stream<S: Send + 'static>(
 }
 
 struct Following<S> {
+    principal: Principal,
     engine: Arc<Engine>,
     changes: watch::Receiver<u64>,
     /// Absent when all was told.
     state: Option<S>,
     frames: VecDeque<Frame>,
-    first: bool,
+    /// Whether to look without waiting for a change.
+    at_once: bool,
 }
 
 impl<S: Send + 'static> Following<S> {
     /// Waits for a change, and looks; `None` ends the stream.
     async fn look(&mut self, look: impl Fn(&Engine, &mut S) -> Result<Told> + Send + 'static) -> Option<()> {
         let mut state = self.state.take()?;
-        if !std::mem::replace(&mut self.first, false) {
+        if !std::mem::replace(&mut self.at_once, false) {
             self.changes.changed().await.ok()?;
             tokio::time::sleep(GATHER).await;
         }
         // Seen before the look, so that what changes during it is looked at again.
         self.changes.borrow_and_update();
+        let principal = self.principal.clone();
         let looked = blocking(Arc::clone(&self.engine), move |engine| {
+            if !principal.is_valid(engine)? {
+                return Err(Error::new(ErrorKind::NotAllowed, "this token is no longer valid"));
+            }
             let told = look(engine, &mut state)?;
             Ok((told, state))
         });
         match looked.await {
             Ok((told, state)) => {
                 self.frames.extend(told.frames);
-                self.state = Some(state).filter(|_| !told.last);
+                self.at_once = matches!(told.then, Then::More);
+                self.state = Some(state).filter(|_| !matches!(told.then, Then::End));
             }
             Err(problem) => self.frames.push_back(frame("problem", &problem)),
         }
@@ -127,7 +145,7 @@ async fn follow_events(
         Some(after) => after,
         None => blocking(Arc::clone(&engine), |engine| newest_event(engine)).await?,
     };
-    Ok(stream(engine, (after, principal), |engine, (after, principal)| {
+    Ok(stream(engine, principal.clone(), (after, principal), |engine, (after, principal)| {
         let mut frames = Vec::new();
         let mut behind = false;
         engine.catalog().walk_up(*after, |event: catalog::Event| {
@@ -146,7 +164,8 @@ async fn follow_events(
             *after = newest_event(engine)?;
             frames = vec![frame("reset", &*after).id(after.to_string())];
         }
-        Ok(Told { frames, last: engine.is_ending() })
+        let then = if engine.is_ending() { Then::End } else { Then::Wait };
+        Ok(Told { frames, then })
     }))
 }
 
@@ -161,26 +180,30 @@ fn newest_event(engine: &Engine) -> Result<u64> {
 
 async fn follow_job(
     State(engine): State<Arc<Engine>>,
+    Extension(principal): Extension<Principal>,
     Path(id): Path<u64>,
     Query(query): Query<From>,
     headers: HeaderMap,
 ) -> std::result::Result<Response, Problem> {
     let from = last_id(&headers).or(query.from).unwrap_or(0);
     blocking(Arc::clone(&engine), move |engine| engine.job(id)).await?;
-    Ok(stream(engine, (id, from, String::new()), |engine, (id, from, shown)| {
+    Ok(stream(engine, principal, (id, from, String::new()), |engine, (id, from, shown)| {
         // The record first: what the log got before the end is then read, too.
         let record = engine.job(*id)?;
         let ended = record.status.is_final();
         // One that waits will not run any more; one that runs has an end to tell.
         let left = engine.is_ending() && record.status == catalog::JobStatus::Queued;
         let mut frames = Vec::new();
-        loop {
+        for _ in 0..LOG_READS_MAX {
             let JobLog { text, next } = engine.job_log(*id, *from)?;
             if text.is_empty() {
                 break;
             }
             *from = next;
             frames.push(frame("log", &text).id(next.to_string()));
+        }
+        if frames.len() == LOG_READS_MAX {
+            return Ok(Told { frames, then: Then::More });
         }
         let job = Job::of(record, engine.now());
         let now = serde_json::to_string(&job).unwrap_or_default();
@@ -191,6 +214,7 @@ async fn follow_job(
         if ended {
             frames.push(frame("end", &job.status));
         }
-        Ok(Told { frames, last: ended || left })
+        let then = if ended || left { Then::End } else { Then::Wait };
+        Ok(Told { frames, then })
     }))
 }

@@ -195,6 +195,11 @@ pub enum JobKind {
 }
 
 impl JobKind {
+    /// Whether the dataset was made when the job was accepted, and goes with its failure.
+    pub fn makes_its_dataset(self) -> bool {
+        matches!(self, Self::DbLink | Self::DbProvision)
+    }
+
     /// Its name as people see it, which also is the kind of its events.
     pub fn name(self) -> &'static str {
         match self {

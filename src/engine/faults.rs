@@ -14,6 +14,8 @@ use crate::catalog::{Dataset, DatasetState, Fault, JobKind, Role, Severity};
 
 /// The fault of a server that should run and does not.
 const SERVER_DOWN: &str = "SERVER_DOWN";
+/// The fault of a server that is still held at the point of a snapshot.
+const THAW_FAILED: &str = "THAW_FAILED";
 /// How long a server that was started again is left alone; doubled with each time that it went down.
 const RESTART_WAIT: Duration = Duration::from_secs(5);
 const RESTART_DOUBLINGS_MAX: u32 = 6;
@@ -31,8 +33,12 @@ enum Again {
 
 /// The problem of a server that is down and not yet started again.
 fn still_down(fault: Fault) -> Option<Problem> {
+    (fault.code == SERVER_DOWN).then(|| as_problem(fault))
+}
+
+fn as_problem(fault: Fault) -> Problem {
     let Fault { code, message, action, .. } = fault;
-    (code == SERVER_DOWN).then_some(Problem { code, message, action })
+    Problem { code, message, action }
 }
 
 impl Engine {
@@ -68,6 +74,7 @@ impl Engine {
         let health: Health = self.adapter(&dataset.adapter)?.monitor(&instance)?;
         drop(held);
         let mut problems = health.problems;
+        problems.extend(self.thaw_again(&dataset, &instance)?);
         if !health.running {
             match self.start_again(&dataset)? {
                 Again::Started(job) => problems.push(Problem {
@@ -92,6 +99,27 @@ impl Engine {
             }
         }
         self.settle(&dataset, &problems)
+    }
+
+    /// Tries again to let a server go on that a snapshot left held; says so while it does not work.
+    fn thaw_again(&self, dataset: &Dataset, instance: &Instance) -> Result<Option<Problem>> {
+        if !self.held.lock().contains(&dataset.id) {
+            return Ok(None);
+        }
+        let token = self.catalog.change(|change| change.next_id())?;
+        let Ok(_alone) = self.locks.take(token, LOOKING, &[(dataset.id, Hold::Operate)]) else {
+            let open = self.open_faults(dataset.id)?.into_iter();
+            return Ok(open.filter(|fault| fault.code == THAW_FAILED).map(as_problem).next());
+        };
+        let Err(e) = self.adapter(&dataset.adapter)?.thaw(instance) else {
+            self.held.lock().remove(&dataset.id);
+            return Ok(None);
+        };
+        Ok(Some(Problem {
+            code: THAW_FAILED.into(),
+            message: format!("{} could not be let go on after a snapshot: {e}", dataset.name),
+            action: "it is tried again by itself; if it goes on, restart what is held by hand".into(),
+        }))
     }
 
     /// What the source said last, asked again now and then. That it does not answer is seen by the staging server.

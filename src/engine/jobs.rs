@@ -229,7 +229,9 @@ impl Engine {
                 return;
             }
         };
-        let result = task.check().and_then(|()| {
+        // What was made when it was accepted its body takes back, also when it is cancelled before it begins.
+        let begin = if task.kind().makes_its_dataset() { Ok(()) } else { task.check() };
+        let result = begin.and_then(|()| {
             // A defect in one operation must not take the others' threads.
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&mut task))).unwrap_or_else(|_| {
                 Err(Error::new(
@@ -293,10 +295,11 @@ impl Engine {
             Err(e) => return Err(Error::io("open", &shown, e)),
         };
         let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(from))
+        file.metadata()
+            .and_then(|found| file.seek(SeekFrom::Start(from.min(found.len()))))
             .and_then(|_| file.take(LOG_READ_BYTES_MAX).read_to_end(&mut bytes))
             .map_err(|e| Error::io("read", &shown, e))?;
-        let next = from + bytes.len() as u64;
+        let next = from.saturating_add(bytes.len() as u64);
         Ok(JobLog { text: String::from_utf8_lossy(&bytes).into_owned(), next })
     }
 

@@ -34,7 +34,7 @@ mod tokens;
 mod vdb;
 mod volumes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +93,8 @@ pub struct Engine {
     restarts: Mutex<HashMap<u64, (u32, Duration)>>,
     /// What each source said last of its staging server, and when it is asked again.
     sources: Mutex<HashMap<u64, (Duration, Vec<Problem>)>>,
+    /// Datasets whose servers could not be let go on after a snapshot.
+    held: Mutex<HashSet<u64>>,
     /// What policies wait for.
     ticks: Mutex<ticks::Ticks>,
     hooks: crate::hook::Runner,
@@ -119,6 +121,7 @@ impl Engine {
             locks: Locks::default(),
             restarts: Mutex::default(),
             sources: Mutex::default(),
+            held: Mutex::default(),
             ticks: Mutex::default(),
             hooks,
             runner: Runner::new(parts.jobs_max),
@@ -145,6 +148,7 @@ impl Engine {
     /// The same, with the port it would have.
     fn plan_link_at(&self, request: &LinkRequest) -> Result<(LinkPlan, u16)> {
         self.check_new_name(&request.name)?;
+        secrets::check_secret_names(&request.secrets)?;
         self.check_attachments(crate::catalog::Role::Dsource, &request.attachments)?;
         let adapter = self.adapter(&request.adapter)?;
         let port = request.port.map_or_else(|| self.free_port(), Ok)?;

@@ -10,8 +10,9 @@ use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::names::check_name;
 use super::points::Origin;
+use super::secrets::check_secret_names;
 use super::snapshot::require_ready;
-use crate::adapter::{Secrets, Target, Task, VdbOptions};
+use crate::adapter::{Parent, Secrets, Target, Task, VdbOptions};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Snapshot, Timeflow, TimeflowState};
 use crate::hook::HookPoint;
@@ -44,6 +45,7 @@ impl Engine {
     /// Starts a job that makes a VDB.
     pub fn provision(self: &Arc<Self>, request: &ProvisionRequest) -> Result<JobHandle> {
         check_name("VDB", &request.name)?;
+        check_secret_names(&request.secrets)?;
         self.check_new_name(&request.name)?;
         let origin = self.find_origin(&request.from, &request.target)?;
         self.check_attachments(Role::Vdb, &request.attachments)?;
@@ -166,8 +168,9 @@ impl Engine {
             task.step("start the server")?;
             return self.adapter(&dataset.adapter)?.adopt(&instance, task);
         }
-        let parent = self.instance(parent, from)?;
-        self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, target, Some(&parent), task)
+        let of = self.instance(parent, from)?;
+        let parent = Parent { instance: &of, may_sync: origin.hold != Hold::Use };
+        self.adapter(&dataset.adapter)?.provision(&instance, &snapshot.metadata, target, Some(parent), task)
     }
 
     /// Names for a new timeflow's volume and for that of its logs.

@@ -79,6 +79,7 @@ impl Engine {
             .and_then(|dataset| self.adapter(&dataset.adapter)?.thaw(&self.instance(&dataset, timeflow)?));
         if let Err(e) = thawed {
             let text = format!("what the snapshot {} held may still be held: {e}", snapshot.name);
+            self.held.lock().insert(snapshot.dataset);
             self.event(Severity::Error, "THAW_FAILED", Some(snapshot.dataset), None, &text);
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
+use super::secrets::{OWN, check_secret_names};
 use crate::adapter::{Adapter, ChangeKind, Instance, LinkPlan, Secrets, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Timeflow, TimeflowState};
@@ -29,6 +30,7 @@ impl Engine {
     /// What a change, an attachment or a resynchronization would do; changes nothing.
     pub fn plan_relink(&self, name: &str, kind: JobKind, request: &ChangeRequest) -> Result<LinkPlan> {
         let dataset = self.dataset(name)?;
+        check_secret_names(&request.secrets)?;
         let instance = self.changed_instance(&dataset, request)?;
         let adapter = self.adapter(&dataset.adapter)?;
         match kind {
@@ -245,6 +247,19 @@ impl Engine {
         Err(error)
     }
 
+    /// Keeps the secrets that a request replaces for the end of the link that a timeflow leaves.
+    fn keep_old_secrets(&self, timeflow: &Timeflow, request: &ChangeRequest) -> Result<()> {
+        let kept = held_secrets(timeflow.id);
+        self.secrets.update(timeflow.dataset, |secrets| {
+            let old: Vec<_> = secrets
+                .iter()
+                .filter(|(name, value)| request.secrets.get(name).is_some_and(|new| new != *value))
+                .map(|(name, value)| (format!("{kept}{name}"), value.clone()))
+                .collect();
+            secrets.extend(old);
+        })
+    }
+
     fn take_secrets(&self, dataset: u64, request: &ChangeRequest) -> Result<()> {
         self.secrets.update(dataset, |secrets| secrets.extend(request.secrets.0.clone()))
     }
@@ -258,26 +273,32 @@ impl Engine {
         })
     }
 
-    /// Ends what a timeflow's former link holds on a source; no error when it holds nothing.
+    /// Ends what a timeflow's former link holds on a source, with the secrets that it had; no error when it holds
+    /// nothing.
     pub(super) fn end_hold(&self, timeflow: &u64) -> Result<()> {
-        self.end_hold_with(timeflow, None)
-    }
-
-    /// The same with other secrets than the dataset has now: the former source's.
-    fn end_hold_with(&self, timeflow: &u64, secrets: Option<&Secrets>) -> Result<()> {
         let timeflow = self.timeflow(*timeflow)?;
         let Some(held) = timeflow.held.clone() else { return Ok(()) };
         let dataset = self.dataset_by_id(timeflow.dataset)?;
         let adapter: &Arc<dyn Adapter> = self.adapter(&dataset.adapter)?;
         let mut instance = self.instance(&dataset, &timeflow)?;
-        if let Some(secrets) = secrets {
-            instance.secrets = secrets.clone();
-        }
+        let kept = held_secrets(timeflow.id);
+        let old: Vec<_> = instance
+            .secrets
+            .0
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(&kept)?.to_owned(), value.clone())))
+            .collect();
+        instance.secrets.0.extend(old);
         instance.config = held;
         adapter.unlink(&instance, &mut super::recover::Quiet)?;
         self.catalog
             .change(|change| change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = None))?;
-        Ok(())
+        self.forget_old_secrets(&timeflow)
+    }
+
+    fn forget_old_secrets(&self, timeflow: &Timeflow) -> Result<()> {
+        let kept = held_secrets(timeflow.id);
+        self.secrets.update(timeflow.dataset, |secrets| secrets.retain(|name, _| !name.starts_with(&kept)))
     }
 
     /// Starts a job that takes a new first copy into a new timeflow, with the old one readable meanwhile. Snapshots of the
@@ -305,6 +326,7 @@ impl Engine {
         }
         let old = self.current_timeflow(dataset)?;
         let before = self.secrets.get(dataset.id)?;
+        self.keep_old_secrets(&old, request)?;
         self.take_secrets(dataset.id, request)?;
         let new = self.new_resync_timeflow(dataset, &old, plan.config.clone())?;
         let mut instance = self.instance(dataset, &new)?;
@@ -313,10 +335,13 @@ impl Engine {
             task.log(&format!("failed: {error}"));
             task.compensate("go back to the old copy");
             self.abandon_resync(dataset, &new, &instance, (request, &before), task);
+            if let Err(e) = self.forget_old_secrets(&old) {
+                task.warn(&format!("the secrets of the old link are kept twice: {e}"));
+            }
             return Err(error);
         }
         task.compensate("end the old link");
-        if let Err(e) = self.end_hold_with(&old.id, Some(&before)) {
+        if let Err(e) = self.end_hold(&old.id) {
             task.warn(&format!("the old link: {e}; the next start of the daemon tries again"));
         }
         task.result("timeflow", &new.volume);
@@ -411,4 +436,9 @@ impl Engine {
             task.warn(&format!("the server of {} could not be started again: {e}", dataset.name));
         }
     }
+}
+
+/// How the names of the secrets begin that a timeflow's former link had.
+fn held_secrets(timeflow: u64) -> String {
+    format!("held{OWN}{timeflow}{OWN}")
 }

@@ -12,6 +12,19 @@ use parking_lot::Mutex;
 use crate::adapter::Secrets;
 use crate::base::{Error, Random, Result};
 
+/// Stands in the names of what the engine keeps among a dataset's secrets for itself.
+pub(super) const OWN: char = '/';
+
+/// Refuses names under which the engine keeps what is not the adapter's.
+pub(super) fn check_secret_names(secrets: &Secrets) -> Result<()> {
+    match secrets.0.keys().find(|name| name.is_empty() || name.contains(OWN)) {
+        Some(name) => {
+            Err(Error::invalid(format!("{name:?} is no name of a secret: it is empty or has a {OWN}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A folder of secrets.
 pub(super) struct SecretStore {
     folder: PathBuf,
@@ -108,6 +121,12 @@ mod tests {
         store.put(3, &secrets).unwrap();
         assert_eq!(store.get(3).unwrap().get("password"), Some("hidden"));
         assert!(!format!("{:?}", store.get(3).unwrap()).contains("hidden"));
+        assert!(check_secret_names(&secrets).is_ok());
+        for refused in ["", "hook/a/TOKEN", "held/3/password"] {
+            let secrets = Secrets(BTreeMap::from([(refused.to_owned(), "hidden".to_owned())]));
+            let error = check_secret_names(&secrets).unwrap_err();
+            assert!(!error.to_string().contains("hidden"), "{error}");
+        }
         let mode = std::fs::metadata(store.path(3)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         store.update(3, |secrets| drop(secrets.insert("more".into(), "kept".into()))).unwrap();

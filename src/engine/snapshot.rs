@@ -125,12 +125,14 @@ impl Engine {
         match (cut, thawed) {
             (Ok(described), Ok(())) => Ok(described),
             (Ok(described), Err(e)) => {
-                // The cut is good. What stays held is put right by the next start of the server, and said.
+                // The cut is good. What stays held is tried again with each look, and said.
+                self.held.lock().insert(timeflow.dataset);
                 task.warn(&format!("the server of {} could not be let go on: {e}", instance.name));
                 Ok(described)
             }
             (Err(error), Ok(())) => Err(error),
             (Err(error), Err(e)) => {
+                self.held.lock().insert(timeflow.dataset);
                 Err(error.context(format!("{} could not be let go on either ({e})", instance.name)))
             }
         }

@@ -88,6 +88,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a token that was valid still is.
+    pub fn token_is_valid(&self, id: u64) -> Result<bool> {
+        let token = self.catalog.get::<Token>(id)?;
+        Ok(token.is_some_and(|token| !self.is_over(&token)))
+    }
+
+    fn is_over(&self, token: &Token) -> bool {
+        token.expires.is_some_and(|expires| expires <= self.now())
+    }
+
     /// Whose token this text is.
     pub fn check_token(&self, text: &str) -> Result<Shown> {
         let Some((id, secret)) = parse(text) else { return Ok(Shown::Unknown) };
@@ -98,7 +108,7 @@ impl Engine {
         if blake3::hash(&secret) != kept {
             return Ok(Shown::Unknown);
         }
-        if token.expires.is_some_and(|expires| expires <= self.now()) {
+        if self.is_over(&token) {
             return Ok(Shown::Expired(token));
         }
         Ok(Shown::Valid(token))

@@ -360,6 +360,7 @@ impl Engine {
             ));
         }
         self.catalog.change(|change| {
+            require_ready(change, snapshot.id)?;
             change.update::<Snapshot>(snapshot.id, |snapshot| snapshot.bookmarks.push(bookmark.to_owned()))
         })
     }

@@ -191,7 +191,7 @@ impl Reading {
         (size > 0).then(|| String::from_utf8(bytes).unwrap())
     }
 
-    fn whole(mut self) -> Answer {
+    pub(crate) fn whole(mut self) -> Answer {
         let mut body = String::new();
         if self.chunked {
             while let Some(chunk) = self.chunk() {

@@ -39,12 +39,21 @@ fn events_come_as_they_happen_and_again_after_a_break() {
     assert!(second > first && event["message"].as_str().unwrap().contains("second"), "{event}");
     drop(stream);
 
+    // A token's end is its streams' end: of what happens then, nothing is told.
+    let brief = daemon.token("brief", "viewer", &[]);
+    let mut theirs = daemon.begin(Some(&brief), "GET", "/v1/events/stream", "", &[]);
+    daemon.fixture.ok(["token", "revoke", "brief"]);
+    let told: Vec<String> = std::iter::from_fn(|| theirs.chunk()).collect();
+    assert!(told.iter().any(|chunk| chunk.contains("no longer valid")), "{told:?}");
+    assert!(told.iter().all(|chunk| !chunk.contains("TOKEN_REVOKED")), "{told:?}");
+
     daemon.fixture.ok(["token", "revoke", "second"]);
     let id = first.to_string();
     let mut stream =
         daemon.begin(Some(&all), "GET", "/v1/events/stream?after=0", "", &[("last-event-id", &id)]);
     assert_eq!(next(&mut stream).unwrap().0, second);
-    assert_eq!(next(&mut stream).unwrap().1["kind"], "TOKEN_REVOKED");
+    let kinds = [(); 3].map(|()| next(&mut stream).unwrap().1["kind"].clone());
+    assert_eq!(kinds, ["TOKEN_CREATED", "TOKEN_REVOKED", "TOKEN_REVOKED"]);
     let mut from_start = daemon.begin(Some(&all), "GET", "/v1/events/stream?after=0", "", &[]);
     assert!(next(&mut from_start).unwrap().0 < first);
 
@@ -78,4 +87,23 @@ fn the_command_line_watches_events() {
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     let fixture = &daemon.fixture;
     fixture.run(["event", "watch"]).fails_with(13, &["no daemon runs"]);
+}
+
+#[test]
+fn a_removal_asked_for_again_finds_its_job() {
+    let daemon = Daemon::start(&["--listen", "127.0.0.1:0"]);
+    let words = ["--quiesce", "true", "--thaw", "true", "--user", "nobody", "--group", "shop"];
+    let link = ["dsource", "link", "command", "--name", "app"];
+    daemon.fixture.ok(link.into_iter().chain(words));
+    let operator = daemon.token("operator", "operator", &["shop"]);
+    let other = daemon.token("other", "operator", &["shop"]);
+    let key = [("idempotency-key", "once")];
+    let delete = |token: &str, headers: &[(&str, &str)]| {
+        daemon.begin(Some(token), "DELETE", "/v1/datasets/app", "", headers).whole()
+    };
+    let job = delete(&operator, &key).json(202)["job"].clone();
+    daemon.fixture.ok(["job", "watch", &job.to_string()]);
+    assert_eq!(delete(&operator, &key).json(202)["job"], job);
+    assert_eq!(delete(&operator, &[]).status, 404);
+    assert_eq!(delete(&other, &key).status, 404);
 }

@@ -44,8 +44,10 @@ fail) echo "no room to hold"; exit 3 ;;
 hang) sleep 100000 ;;
 esac
 "#;
-const COUNT: &str =
-    r#"rm -f "$STILLPOINT_FOLDER/holding"; cd "$STILLPOINT_FOLDER"; echo thawed >>thaws; sync thaws"#;
+const COUNT: &str = r#"
+[ "$(cat "$CONTROL")" != stay ] || { echo "cannot let go"; exit 4; }
+rm -f "$STILLPOINT_FOLDER/holding"; cd "$STILLPOINT_FOLDER"; echo thawed >>thaws; sync thaws
+"#;
 
 /// A daemon without a database.
 struct Bench {
@@ -66,6 +68,14 @@ impl Bench {
     fn start_daemon(&self) {
         let mount = self.fixture.mount_path();
         self.ok(["daemon", "--background", "--mount", mount.to_str().unwrap()]);
+    }
+
+    /// One that runs a single job at a time.
+    fn with_one_worker() -> Self {
+        let bench = Self { fixture: Fixture::new() };
+        let mount = bench.fixture.mount_path();
+        bench.ok(["daemon", "--background", "--mount", mount.to_str().unwrap(), "--jobs-max", "1"]);
+        bench
     }
 
     fn stop_daemon(&self) {
@@ -314,4 +324,53 @@ fn what_a_killed_daemon_held_is_let_go() {
     bench.tell("go");
     bench.ok(["dsource", "snapshot", "app"]);
     assert_eq!((bench.thaws("app"), bench.snapshots("app").len()), (3, 2));
+}
+
+#[test]
+fn a_thaw_that_fails_is_a_fault_and_tried_again() {
+    let bench = Bench::new();
+    bench.link_told("app", "10");
+    bench.tell("stay");
+    let run = bench.run(&["dsource", "snapshot", "app"]);
+    run.fails_with(3, &["could not be let go on", "cannot let go"]);
+    assert_eq!(bench.snapshots("app").len(), 2, "the cut is good");
+    let held = || {
+        let faults = bench.show("app")["faults"].clone();
+        faults.as_array().unwrap().iter().any(|fault| fault["code"] == "THAW_FAILED")
+    };
+    while !held() {
+        std::thread::yield_now();
+    }
+    bench.tell("go");
+    while held() {
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.thaws("app"), 2);
+}
+
+#[test]
+fn a_job_cancelled_before_it_begins_leaves_nothing() {
+    let bench = Bench::with_one_worker();
+    bench.link_told("app", "3600");
+    bench.tell("hang");
+    bench.ok(["dsource", "snapshot", "app", "--no-wait"]);
+    let folder = bench.folder("app");
+    while !folder.join("holding").exists() {
+        std::thread::yield_now();
+    }
+    bench.ok(["vdb", "provision", "--name", "qa", "--from", "app", "--no-wait"]);
+    assert_eq!(bench.show("qa")["state"], "creating");
+    let queued = |kind: &str| {
+        let jobs = bench.fixture.json(["job", "list"]);
+        let found = jobs.as_array().unwrap().iter().find(|job| job["kind"] == kind).cloned();
+        found.unwrap()["id"].to_string()
+    };
+    let (provision, snapshot) = (queued("DB_PROVISION"), queued("DB_SNAPSHOT"));
+    bench.ok(["job", "cancel", &provision]);
+    bench.ok(["job", "cancel", &snapshot]);
+    bench.run(&["job", "watch", &provision]).fails_with(1, &["cancelled"]);
+    bench.run(&["vdb", "show", "qa"]).fails_with(10, &["qa"]);
+    assert_eq!(bench.fixture.json(["volume", "list"]).as_array().unwrap().len(), 1);
+    bench.tell("go");
+    bench.ok(["vdb", "provision", "--name", "qa", "--from", "app"]);
 }

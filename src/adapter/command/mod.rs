@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Point,
-    Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
+    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
+    Point, Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
@@ -216,7 +216,7 @@ impl Adapter for Commands {
         instance: &Instance,
         _metadata: &Value,
         target: &Target,
-        _parent: Option<&Instance>,
+        _parent: Option<Parent<'_>>,
         task: &mut dyn Task,
     ) -> Result<()> {
         if *target != Target::Snapshot {

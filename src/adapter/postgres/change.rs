@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::{ChangeKind, LinkPlan, Problem, Task};
+use super::Postgres;
 use super::backup;
 use super::conf;
 use super::config::{Change, Config, SourceAddress, SourceChange, keep, read};
 use super::external;
-use super::installation::Installations;
 use super::link::{self, slot_name};
 use super::program::Programs;
 use super::replica;
@@ -17,7 +17,7 @@ use super::server::Server;
 use super::source;
 use super::trouble;
 use super::wal_folder;
-use crate::base::{Clock, Error, ErrorKind, Random, Result};
+use crate::base::{Clock, Error, ErrorKind, Result};
 
 const POLL: Duration = Duration::from_millis(50);
 /// A standby that has not begun to stream by then is told of, and goes on trying.
@@ -28,8 +28,7 @@ pub(super) fn plan(
     server: &Server<'_>,
     change: &Value,
     kind: ChangeKind,
-    random: &dyn Random,
-    installations: &Installations,
+    host: &Postgres,
 ) -> Result<LinkPlan> {
     let change: Change = read("the change", change)?;
     if change.external_backup.is_some() {
@@ -52,11 +51,11 @@ pub(super) fn plan(
     config.source = changed(change.source, config.source)?;
     if kind == ChangeKind::Attach {
         config.detached = false;
-        config.slot = config.source.as_ref().map(|_| slot_name(name, random));
+        config.slot = config.source.as_ref().map(|_| slot_name(name, &*host.random));
     }
     let asks = kind != ChangeKind::Settings || moved;
     if let (Some(address), true) = (&config.source, asks) {
-        let found = ask(server, address, installations)?;
+        let found = ask(server, address, host)?;
         check_same(server, &found, address)?;
         check_slot(server, address, &config, kind)?;
         review.push(("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)));
@@ -90,13 +89,10 @@ fn with_settings(server: &Server<'_>, change: &Change) -> Result<Config> {
     Ok(config)
 }
 
-fn ask(
-    server: &Server<'_>,
-    address: &SourceAddress,
-    installations: &Installations,
-) -> Result<source::Source> {
-    let clients = Programs { folder: installations.newest()?.programs, user: server.programs.user.clone() };
-    source::ask(address, server.instance.secrets.get(super::config::SOURCE_PASSWORD), &clients)
+fn ask(server: &Server<'_>, address: &SourceAddress, host: &Postgres) -> Result<source::Source> {
+    let clients =
+        Programs { folder: host.installations.newest()?.programs, user: server.programs.user.clone() };
+    source::ask(address, server.instance.secrets.get(super::config::SOURCE_PASSWORD), &clients, &*host.clock)
 }
 
 /// A link goes on only with the cluster it began with.
@@ -135,12 +131,7 @@ fn check_slot(server: &Server<'_>, address: &SourceAddress, config: &Config, kin
 }
 
 /// The configuration of a new first copy, with what the source is now.
-pub(super) fn plan_resync(
-    server: &Server<'_>,
-    change: &Value,
-    random: &dyn Random,
-    installations: &Installations,
-) -> Result<LinkPlan> {
+pub(super) fn plan_resync(server: &Server<'_>, change: &Value, host: &Postgres) -> Result<LinkPlan> {
     let change: Change = read("the change", change)?;
     let mut config = with_settings(server, &change)?;
     let name = &server.instance.name;
@@ -167,7 +158,7 @@ pub(super) fn plan_resync(
         plan.estimated_bytes = Some(backup.size_bytes);
     }
     if let Some(address) = config.source.clone() {
-        let found = ask(server, &address, installations)?;
+        let found = ask(server, &address, host)?;
         if found.major != config.major {
             return Err(Error::new(
                 ErrorKind::Precondition,
@@ -183,7 +174,7 @@ pub(super) fn plan_resync(
             .push(("source".into(), format!("{}, PostgreSQL {}", source::shown(&address), found.version)));
         plan.estimated_bytes = plan.estimated_bytes.or(found.bytes);
         link::adopt_source(&mut config, found, &mut plan.warnings)?;
-        config.slot = Some(slot_name(name, random));
+        config.slot = Some(slot_name(name, &*host.random));
     }
     plan.config = keep("the configuration", &config)?;
     Ok(plan)

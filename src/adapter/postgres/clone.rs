@@ -14,15 +14,22 @@ use super::recovery;
 use super::replica;
 use super::server::Server;
 use super::sql::{Sql, identifier, quote};
-use crate::base::{Clock, Error, Result};
+use crate::base::{Clock, Error, ErrorKind, Result};
+
+/// How far a clone goes on from its snapshot, and by what.
+pub(super) struct Way<'a> {
+    pub target: &'a Target,
+    /// The server whose snapshot it is, and whether that one may be brought up to its source.
+    pub parent: Option<&'a Server<'a>>,
+    pub may_sync: bool,
+}
 
 /// Turns the files of a clone into a database and starts it; returns when it can be written. A point in time is
-/// reached by the WAL of `parent`, the server whose snapshot it is.
+/// reached by the WAL of the parent.
 pub(super) fn provision(
     server: &Server<'_>,
     metadata: &Metadata,
-    target: &Target,
-    parent: Option<&Server<'_>>,
+    way: Way<'_>,
     clock: &dyn Clock,
     task: &mut dyn Task,
 ) -> Result<()> {
@@ -30,10 +37,10 @@ pub(super) fn provision(
     prepare(server, "clean", &[], "")?;
     prepare(server, "slots", &[], "")?;
     place_tablespaces(server)?;
-    match (target, parent) {
+    match (way.target, way.parent) {
         (Target::Snapshot, _) => recovery::to_snapshot(server, metadata, task)?,
         (_, Some(parent)) => {
-            let until = until(parent, metadata, target, clock, task)?;
+            let until = until(parent, metadata, &way, clock, task)?;
             recovery::to_point(server, parent, metadata, &until, task)?;
         }
         (_, None) => return Err(Error::invalid("a point in time needs the WAL of what it is of")),
@@ -49,14 +56,25 @@ pub(super) fn provision(
 fn until(
     parent: &Server<'_>,
     metadata: &Metadata,
-    target: &Target,
+    asked: &Way<'_>,
     clock: &dyn Clock,
     task: &mut dyn Task,
 ) -> Result<Until> {
-    let find = |synced| point::find(parent, &[point::Base::of(metadata)], target, clock, synced);
+    let find = |synced| point::find(parent, &[point::Base::of(metadata)], asked.target, clock, synced);
     let way = find(None)?;
     if !way.needs_sync {
         return Ok(way.until);
+    }
+    if !asked.may_sync {
+        // A sync lets a server go on that a snapshot holds at its point.
+        return Err(Error::new(
+            ErrorKind::InUse,
+            format!(
+                "{} must be brought up to its source first, which was not so before",
+                parent.instance.name
+            ),
+        )
+        .with_hint("ask again"));
     }
     let asked = point::now(clock);
     replica::sync(parent, clock, task)?;

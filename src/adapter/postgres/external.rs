@@ -3,19 +3,19 @@
 use std::path::Path;
 
 use super::super::{LinkPlan, Secrets, Task};
+use super::Postgres;
 use super::backup::{self, BackupDescription, BackupKind, FileOwner};
 use super::conf;
 use super::config::{
     Config, DATA_FOLDER, LinkRequest, SOURCE_PASSWORD, SourceAddress, TABLESPACES_FOLDER, Tablespace, keep,
 };
 use super::files::{Readers, make_folder, prepare};
-use super::installation::Installations;
 use super::link::{ask_source, review_server, server_user, slot_exists, slot_name, verify, write_passfile};
 use super::server::Server;
 use super::source;
 use super::sql::quote;
 use super::wal_folder;
-use crate::base::{Error, ErrorKind, Random, Result};
+use crate::base::{Error, ErrorKind, Result};
 
 /// The bootstrap superuser of most clusters.
 const SUPERUSER: &str = "postgres";
@@ -25,8 +25,7 @@ pub(super) fn plan(
     request: &LinkRequest,
     path: &Path,
     secrets: &Secrets,
-    random: &dyn Random,
-    installations: &Installations,
+    host: &Postgres,
 ) -> Result<LinkPlan> {
     if request.source.is_none() && request.wal_directory.is_none() {
         return Err(Error::invalid(
@@ -35,7 +34,7 @@ pub(super) fn plan(
     }
     let backup = backup::inspect(path)?;
     let user = server_user(request)?;
-    let programs = installations.of(backup.major)?.with(&["pg_controldata"])?;
+    let programs = host.installations.of(backup.major)?.with(&["pg_controldata"])?;
     let tablespaces: Vec<Tablespace> = backup
         .tablespaces
         .iter()
@@ -67,9 +66,9 @@ pub(super) fn plan(
         review.push(("kept in sync by".into(), format!("WAL files in {}", folder.display())));
     }
     if let Some(address) = &request.source {
-        let found = ask_source(address, &user, secrets, installations)?;
+        let found = ask_source(address, &user, secrets, host)?;
         check_same(&backup, &found, address)?;
-        let slot = slot_name(&request.name, random);
+        let slot = slot_name(&request.name, &*host.random);
         review.push(("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)));
         review.push(("kept in sync by".into(), format!("streaming, replication slot {slot} on the source")));
         warnings = found.warnings;

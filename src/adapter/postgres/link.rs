@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{LinkPlan, Secrets, Task};
+use super::Postgres;
 use super::conf;
 use super::config::{
     Config, DATA_FOLDER, LinkRequest, SOURCE_PASSWORD, SourceAddress, TABLESPACES_FOLDER, Tablespace, keep,
@@ -11,7 +12,6 @@ use super::config::{
 };
 use super::external;
 use super::files::{Readers, make_folder, prepare, write_state};
-use super::installation::Installations;
 use super::program::{Programs, run};
 use super::server::Server;
 use super::source;
@@ -27,12 +27,7 @@ const SLOT_LOOK: Duration = Duration::from_millis(100);
 const SLOT_LOOKS_MAX: u32 = 100;
 
 /// Asks source and host, and says what a link will do.
-pub(super) fn plan(
-    request: &serde_json::Value,
-    secrets: &Secrets,
-    random: &dyn Random,
-    installations: &Installations,
-) -> Result<LinkPlan> {
+pub(super) fn plan(request: &serde_json::Value, secrets: &Secrets, host: &Postgres) -> Result<LinkPlan> {
     let request: LinkRequest = read("the request to link", request)?;
     conf::check_settings(&request.settings)?;
     conf::check_port(request.port)?;
@@ -40,8 +35,8 @@ pub(super) fn plan(
         (true, None) if request.wal_directory.is_some() => Err(Error::invalid(
             "WAL files are followed from an external backup: leave out the one or the other",
         )),
-        (true, None) => plan_backup(&request, secrets, random, installations),
-        (false, Some(backup)) => external::plan(&request, backup, secrets, random, installations),
+        (true, None) => plan_backup(&request, secrets, host),
+        (false, Some(backup)) => external::plan(&request, backup, secrets, host),
         _ => Err(Error::invalid(
             "say how the first copy is made: exactly one of --initiated-backup and --external-backup",
         )),
@@ -58,10 +53,10 @@ pub(super) fn ask_source(
     address: &SourceAddress,
     user: &OsUser,
     secrets: &Secrets,
-    installations: &Installations,
+    host: &Postgres,
 ) -> Result<source::Source> {
-    let clients = Programs { folder: installations.newest()?.programs, user: user.clone() };
-    source::ask(address, secrets.get(SOURCE_PASSWORD), &clients)
+    let clients = Programs { folder: host.installations.newest()?.programs, user: user.clone() };
+    source::ask(address, secrets.get(SOURCE_PASSWORD), &clients, &*host.clock)
 }
 
 /// What every review ends with.
@@ -83,20 +78,15 @@ pub(super) fn review_server(
     review
 }
 
-fn plan_backup(
-    request: &LinkRequest,
-    secrets: &Secrets,
-    random: &dyn Random,
-    installations: &Installations,
-) -> Result<LinkPlan> {
+fn plan_backup(request: &LinkRequest, secrets: &Secrets, host: &Postgres) -> Result<LinkPlan> {
     let address = request
         .source
         .as_ref()
         .ok_or_else(|| Error::invalid("name the source: --source-host, --source-port, --source-user"))?;
     let user = server_user(request)?;
-    let found = ask_source(address, &user, secrets, installations)?;
-    let programs = installations.of(found.major)?.with(&["pg_basebackup", "pg_controldata"])?;
-    let slot = slot_name(&request.name, random);
+    let found = ask_source(address, &user, secrets, host)?;
+    let programs = host.installations.of(found.major)?.with(&["pg_basebackup", "pg_controldata"])?;
+    let slot = slot_name(&request.name, &*host.random);
     let mut review: Vec<(String, String)> = vec![
         ("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)),
         ("replication user".into(), address.user.clone()),

@@ -44,7 +44,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
-    Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
+    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -97,7 +97,7 @@ impl Adapter for Postgres {
     }
 
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
-        link::plan(request, secrets, &*self.random, &self.installations)
+        link::plan(request, secrets, self)
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
@@ -113,11 +113,11 @@ impl Adapter for Postgres {
     }
 
     fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
-        change::plan(&self.server(instance)?, change, kind, &*self.random, &self.installations)
+        change::plan(&self.server(instance)?, change, kind, self)
     }
 
     fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
-        change::plan_resync(&self.server(instance)?, change, &*self.random, &self.installations)
+        change::plan_resync(&self.server(instance)?, change, self)
     }
 
     fn detached(&self, instance: &Instance) -> Result<Value> {
@@ -208,12 +208,14 @@ impl Adapter for Postgres {
         instance: &Instance,
         metadata: &Value,
         target: &Target,
-        parent: Option<&Instance>,
+        parent: Option<Parent<'_>>,
         task: &mut dyn Task,
     ) -> Result<()> {
         let metadata: Metadata = read("the snapshot's records", metadata)?;
-        let parent = parent.map(|parent| self.server(parent)).transpose()?;
-        clone::provision(&self.server(instance)?, &metadata, target, parent.as_ref(), &*self.clock, task)
+        let may_sync = parent.is_some_and(|parent| parent.may_sync);
+        let parent = parent.map(|parent| self.server(parent.instance)).transpose()?;
+        let way = clone::Way { target, parent: parent.as_ref(), may_sync };
+        clone::provision(&self.server(instance)?, &metadata, way, &*self.clock, task)
     }
 
     fn adopt(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {

@@ -71,6 +71,8 @@ pub(super) fn to_point(
             let mut settings = latest_timeline(server);
             settings.insert((*name).to_owned(), value.clone());
             settings.insert("recovery_target_action".to_owned(), "promote".to_owned());
+            // The server's log tells whether the point was met.
+            settings.insert("log_min_messages".to_owned(), "warning".to_owned());
             write_recovery(server, &command, settings)?;
             let log_start = server.log_length();
             let started = start(server, task);

@@ -107,7 +107,8 @@ pub(super) fn sync(server: &Server<'_>, clock: &dyn Clock, task: &mut dyn Task) 
     }
     task.step("ask the source")?;
     let address = source_of(&server.config)?;
-    let target = source::identify(address, server.instance.secrets.get(SOURCE_PASSWORD), &server.programs)?;
+    let target =
+        source::identify(address, server.instance.secrets.get(SOURCE_PASSWORD), &server.programs, clock)?;
     if target.system_id != server.config.system_id {
         return Err(Error::new(
             ErrorKind::Precondition,

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::time::Duration;
 
+use super::super::Task;
 use super::config::{LIMITS, SourceAddress, Tablespace};
-use super::program::Programs;
+use super::program::{self, Programs};
 use super::sql::Sql;
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Clock, Error, ErrorKind, Result};
 
 /// The oldest version that can be linked.
 const MAJOR_MIN: u32 = 10;
 const BLOCK_BYTES: &str = "8192";
+/// A source that takes a connection and then says nothing.
+const IDENTIFY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A source cluster as it is now.
 pub(super) struct Source {
@@ -27,7 +30,12 @@ pub(super) struct Source {
 }
 
 /// Asks a source, and refuses what cannot be linked.
-pub(super) fn ask(address: &SourceAddress, password: Option<&str>, clients: &Programs) -> Result<Source> {
+pub(super) fn ask(
+    address: &SourceAddress,
+    password: Option<&str>,
+    clients: &Programs,
+    clock: &dyn Clock,
+) -> Result<Source> {
     let sql = connect(address, password)?;
     let number: u32 = parse("server_version_num", &sql.text("SHOW server_version_num")?)?;
     let major = number / 10_000;
@@ -64,7 +72,7 @@ pub(super) fn ask(address: &SourceAddress, password: Option<&str>, clients: &Pro
                 .into(),
         );
     }
-    let system = identify(address, password, clients)?;
+    let system = identify(address, password, clients, clock)?;
     let segment: u64 = parse(
         "wal_segment_size",
         &sql.text("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")?,
@@ -176,6 +184,7 @@ pub(super) fn identify(
     address: &SourceAddress,
     password: Option<&str>,
     clients: &Programs,
+    clock: &dyn Clock,
 ) -> Result<System> {
     let mut command = clients.command("psql");
     let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
@@ -185,30 +194,38 @@ pub(super) fn identify(
         address.port,
         value(&address.user)
     ));
-    command.args(["-w", "-X", "-A", "-t", "-q", "-c", "IDENTIFY_SYSTEM"]).stdin(Stdio::null());
+    command.args(["-w", "-X", "-A", "-t", "-q", "-c", "IDENTIFY_SYSTEM"]);
     if let Some(password) = password {
         // In the environment of one short process of the server's user, never in its arguments.
         command.env("PGPASSWORD", password);
     }
-    let output = command.output().map_err(|e| Error::io("run", "psql", e))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let fields: Vec<&str> = said.trim().split('|').collect();
-    match fields.as_slice() {
-        [system_id, timeline, lsn, ..] if output.status.success() => Ok(System {
-            system_id: (*system_id).to_owned(),
-            timeline: parse("timeline", timeline)?,
-            lsn: (*lsn).to_owned(),
-        }),
-        _ => Err(Error::new(
+    let mut limit = Limit { clock, end: clock.monotonic() + IDENTIFY_TIME_MAX };
+    let said = program::run(&mut command, &mut limit, &mut |_, _| {}).map_err(|e| match e.kind() {
+        ErrorKind::Cancelled => Error::new(
+            ErrorKind::Io,
+            format!("{} does not answer within {} s", shown(address), IDENTIFY_TIME_MAX.as_secs()),
+        ),
+        _ => Error::new(
             ErrorKind::NotAllowed,
             format!(
-                "{} refuses replication to {}: {}; pg_hba.conf there needs a line for the database replication",
+                "{} refuses replication to {}: {e}; pg_hba.conf there needs a line for the database replication",
                 shown(address),
                 address.user,
-                String::from_utf8_lossy(&output.stderr).trim()
             ),
-        )),
-    }
+        ),
+    })?;
+    let fields: Vec<&str> = said.trim().split('|').collect();
+    let [system_id, timeline, lsn, ..] = fields.as_slice() else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} answered {said:?} when asked who it is", shown(address)),
+        ));
+    };
+    Ok(System {
+        system_id: (*system_id).to_owned(),
+        timeline: parse("timeline", timeline)?,
+        lsn: (*lsn).to_owned(),
+    })
 }
 
 fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T> {
@@ -219,4 +236,29 @@ fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T> {
 
 fn precondition(message: String) -> Error {
     Error::new(ErrorKind::Precondition, message)
+}
+
+/// Ends a program when its time is over.
+struct Limit<'a> {
+    clock: &'a dyn Clock,
+    end: Duration,
+}
+
+impl Task for Limit<'_> {
+    fn step(&mut self, _name: &str) -> Result<()> {
+        self.check()
+    }
+
+    fn bytes(&mut self, _done: u64, _total: Option<u64>) {}
+
+    fn log(&mut self, _line: &str) {}
+
+    fn warn(&mut self, _line: &str) {}
+
+    fn check(&self) -> Result<()> {
+        match self.clock.monotonic() < self.end {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Cancelled, "its time is over")),
+        }
+    }
 }
