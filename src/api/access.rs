@@ -337,7 +337,8 @@ fn check_hook(engine: &Engine, principal: &Principal, operation: &Operation, hoo
 
 /// Whether parameters name a folder or a user of the host, which no group owns: they are read as root.
 fn names_host(parameters: &Value) -> bool {
-    ["external_backup", "wal_directory", "user"].iter().any(|field| given(&parameters[*field]))
+    let named = ["external_backup", "wal_directory", "user"].iter().any(|field| given(&parameters[*field]));
+    named || given(&parameters["source"]["ca"])
 }
 
 /// Whether a field says anything.

@@ -320,6 +320,9 @@ pub struct Job {
     pub warnings: Vec<String>,
     pub error: Option<JobError>,
     pub result: BTreeMap<String, String>,
+    /// Whether somebody asked it to end; it does at its next safe point.
+    #[serde(default)]
+    pub cancel_requested: bool,
 }
 
 impl Job {
@@ -475,6 +478,7 @@ impl Job {
             warnings: job.warnings,
             error: job.error.map(|error| JobError { code: error.code, message: error.message }),
             result: job.result,
+            cancel_requested: job.cancel_requested,
         }
     }
 }
@@ -514,24 +518,12 @@ mod tests {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let step = JobStep { name: "copy".into(), started: at(100), ended: None };
         let mut job = catalog::Job {
-            id: 1,
-            kind: JobKind::DbLink,
-            target: "shop".into(),
-            dataset: None,
             status: JobStatus::Running,
-            created: at(1),
             started: Some(at(2)),
-            ended: None,
             steps: vec![step],
             bytes_done: 25,
             bytes_total: Some(100),
-            warnings: Vec::new(),
-            error: None,
-            result: BTreeMap::new(),
-            cancel_requested: false,
-            idempotency_key: None,
-            idempotency_request: None,
-            group: None,
+            ..catalog::Job::queued(1, JobKind::DbLink, "shop", at(1))
         };
         assert_eq!(progress(&job, at(110)), (Some(25), Some(30)));
         job.bytes_done = 0;

@@ -169,6 +169,32 @@ pub struct Job {
     pub group: Option<String>,
 }
 
+impl Job {
+    /// One that was accepted and waits.
+    pub fn queued(id: u64, kind: JobKind, target: &str, created: Timestamp) -> Self {
+        Self {
+            id,
+            kind,
+            target: target.to_owned(),
+            dataset: None,
+            status: JobStatus::Queued,
+            created,
+            started: None,
+            ended: None,
+            steps: Vec::new(),
+            bytes_done: 0,
+            bytes_total: None,
+            warnings: Vec::new(),
+            error: None,
+            result: BTreeMap::new(),
+            cancel_requested: false,
+            idempotency_key: None,
+            idempotency_request: None,
+            group: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobKind {

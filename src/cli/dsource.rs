@@ -113,6 +113,8 @@ pub(super) struct Postgres {
     source_host: String,
     #[arg(long, value_name = "PORT", default_value_t = 5432)]
     source_port: u16,
+    #[command(flatten)]
+    tls: SourceTls,
     /// A role of the source that may replicate
     #[arg(long, value_name = "ROLE", required_if_eq("initiated_backup", "true"))]
     source_user: Option<String>,
@@ -142,6 +144,17 @@ pub(super) struct Postgres {
     /// Return when the job is accepted
     #[arg(long)]
     no_wait: bool,
+}
+
+/// How connections to the source are secured, in the words of libpq's `sslmode`.
+#[derive(Args)]
+pub(super) struct SourceTls {
+    /// Encryption to the source: prefer takes it when it is there, verify-full also checks who answers [default: prefer]
+    #[arg(long, value_name = "MODE", value_parser = ["disable", "prefer", "require", "verify-full"])]
+    pub(super) source_tls: Option<String>,
+    /// The certificates of the authorities that vouch for the source, in PEM: for verify-full
+    #[arg(long, value_name = "FILE")]
+    pub(super) source_ca: Option<PathBuf>,
 }
 
 pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
@@ -217,10 +230,16 @@ fn submit_link(
 fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
     let settings: BTreeMap<String, String> = arguments.settings.iter().cloned().collect();
     let streams = arguments.initiated_backup || arguments.streaming;
-    let source =
-        arguments.source_user.as_ref().filter(|_| streams).map(
-            |user| json!({ "host": arguments.source_host, "port": arguments.source_port, "user": user }),
-        );
+    let tls = &arguments.tls;
+    let ca = absolute(&tls.source_ca)?;
+    let source = arguments.source_user.as_ref().filter(|_| streams).map(|user| {
+        let mut source =
+            json!({ "host": arguments.source_host, "port": arguments.source_port, "user": user, "ca": ca });
+        if let Some(mode) = &tls.source_tls {
+            source["tls"] = json!(mode);
+        }
+        source
+    });
     Ok(json!({
         "initiated_backup": arguments.initiated_backup,
         "external_backup": absolute(&arguments.external_backup)?,

@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::context::Context;
-use super::dsource::{PASSWORD_VARIABLE, Review, Target, absolute, finish, parse_setting, password};
+use super::dsource::{
+    PASSWORD_VARIABLE, Review, SourceTls, Target, absolute, finish, parse_setting, password,
+};
 use super::exit::{Outcome, Result};
 use crate::api::{ApiClient, Change, LinkPlan, segment};
 
@@ -19,6 +21,8 @@ pub(super) struct Source {
     source_port: Option<u16>,
     #[arg(long, value_name = "ROLE")]
     source_user: Option<String>,
+    #[command(flatten)]
+    tls: SourceTls,
     /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD, or the old one
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -148,11 +152,15 @@ fn of_settings(settings: Settings) -> Map<String, Value> {
 
 fn change(source: Source, settings: Settings, external_backup: Option<PathBuf>) -> Result<Change> {
     let mut parameters = of_settings(settings);
-    if source.source_host.is_some() || source.source_port.is_some() || source.source_user.is_some() {
-        parameters.insert(
-            "source".to_owned(),
-            json!({ "host": source.source_host, "port": source.source_port, "user": source.source_user }),
-        );
+    let address = json!({
+        "host": source.source_host,
+        "port": source.source_port,
+        "user": source.source_user,
+        "tls": source.tls.source_tls,
+        "ca": absolute(&source.tls.source_ca)?,
+    });
+    if address.as_object().is_some_and(|fields| fields.values().any(|value| !value.is_null())) {
+        parameters.insert("source".to_owned(), address);
     }
     for (name, path) in [("wal_directory", source.wal_path), ("external_backup", external_backup)] {
         if let Some(path) = absolute(&path)? {

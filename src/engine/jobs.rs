@@ -185,24 +185,9 @@ impl Engine {
     fn queue(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<JobHandle> {
         let dataset = new.dataset.map(|id| self.catalog.get::<Dataset>(id)).transpose()?.flatten();
         let job = Job {
-            id,
-            kind: new.kind,
-            target: new.target.to_owned(),
             dataset: new.dataset,
-            status: JobStatus::Queued,
-            created: self.now(),
-            started: None,
-            ended: None,
-            steps: Vec::new(),
-            bytes_done: 0,
-            bytes_total: None,
-            warnings: Vec::new(),
-            error: None,
-            result: Default::default(),
-            cancel_requested: false,
-            idempotency_key: None,
-            idempotency_request: None,
             group: dataset.map(|dataset| dataset.group),
+            ..Job::queued(id, new.kind, new.target, self.now())
         };
         self.catalog.change(|change| change.put(&job))?;
         let cancel = Arc::new(AtomicBool::new(false));

@@ -109,26 +109,8 @@ mod tests {
     }
 
     fn put_job(engine: &Engine, id: u64, status: JobStatus) {
-        let job = Job {
-            id,
-            kind: JobKind::DbStart,
-            target: "shop".into(),
-            dataset: None,
-            status,
-            created: engine.now(),
-            started: None,
-            ended: status.is_final().then(|| engine.now()),
-            steps: Vec::new(),
-            bytes_done: 0,
-            bytes_total: None,
-            warnings: Vec::new(),
-            error: None,
-            result: Default::default(),
-            cancel_requested: false,
-            idempotency_key: None,
-            idempotency_request: None,
-            group: None,
-        };
+        let ended = status.is_final().then(|| engine.now());
+        let job = Job { status, ended, ..Job::queued(id, JobKind::DbStart, "shop", engine.now()) };
         engine.catalog.change(|change| change.put(&job)).unwrap();
         std::fs::write(engine.log_path(id), "a line").unwrap();
     }

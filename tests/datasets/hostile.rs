@@ -44,6 +44,23 @@ fn a_superuser_of_a_vdb_reaches_nothing_of_the_hosts() {
     let write = format!("COPY (SELECT 1) TO '{}/new'", victim.display());
     as_superuser(&stage, "qa", &write).fails_with(1, &["Read-only file system"]);
 
+    // Nor see, trace or end another server of the same user: for it there is none.
+    let other = stage.json(["dsource", "show", "shop"])["health"]["pid"].to_string();
+    let end = format!("COPY (SELECT 1) TO PROGRAM 'kill -0 {other}'");
+    as_superuser(&stage, "qa", &end).fails_with(1, &["program \"kill -0"]);
+    let look = stage.fixture.path("look.sh");
+    fs::write(&look, "cat /proc/[0-9]*/cmdline | tr '\\000' '\\n' | grep ^/ | sort -u").unwrap();
+    let seen = format!(
+        "CREATE TEMP TABLE seen (word text); COPY seen FROM PROGRAM 'sh {}'; \
+         SELECT word FROM seen WHERE word LIKE '{}%'",
+        look.display(),
+        stage.fixture.mount_path().display()
+    );
+    let seen = as_superuser(&stage, "qa", &seen);
+    let own = format!("{}/qa.", stage.fixture.mount_path().display());
+    let mine = seen.stdout.lines().filter(|line| line.starts_with(&own)).count();
+    assert!(mine > 0 && mine == seen.stdout.lines().count(), "{seen:?}");
+
     // Links in its cluster, for root to follow when it makes a VDB of a snapshot.
     for (name, target) in [("pg_replslot", &victim), ("pg_wal/archive_status", &victim)] {
         let plant = format!("rm -rf {name} && ln -s {} {name}", target.display());

@@ -18,5 +18,6 @@ mod points;
 mod policies;
 mod refusals;
 mod relink;
+mod secure;
 mod stage;
 mod tablespaces;

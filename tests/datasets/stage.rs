@@ -72,6 +72,10 @@ impl Stage {
 
     /// Runs a command with the source's password in its environment.
     pub(crate) fn run<const N: usize>(&self, arguments: [&str; N]) -> Run {
+        self.run_all(arguments)
+    }
+
+    pub(crate) fn run_all<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
         let mut command = self.fixture.command(arguments);
         command.env("STILLPOINT_STATE", self.state_path()).env("STILLPOINT_SOURCE_PASSWORD", PASSWORD);
         Run::of(&mut command)
@@ -178,6 +182,8 @@ impl Stage {
         let folders = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
             let arguments = fs::read(entry.path().join("cmdline")).ok()?;
             let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+            // Not what started it, and has its arguments, too.
+            words[0].ends_with(b"/postgres").then_some(())?;
             let folder = words.iter().position(|word| *word == b"-D").and_then(|at| words.get(at + 1))?;
             Some(PathBuf::from(String::from_utf8_lossy(folder).into_owned()))
         });

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::tls::TlsMode;
 use crate::base::{Error, Result};
 
 /// The name of the source's replication password among the secrets.
@@ -83,18 +84,27 @@ pub(super) struct SourceChange {
     pub host: Option<String>,
     pub port: Option<u16>,
     pub user: Option<String>,
+    pub tls: Option<TlsMode>,
+    pub ca: Option<PathBuf>,
 }
 
 impl SourceChange {
     /// The address with the change.
     pub(super) fn of(self, old: Option<SourceAddress>) -> Result<SourceAddress> {
-        let (host, port, user) =
-            old.map_or((None, None, None), |old| (Some(old.host), Some(old.port), Some(old.user)));
+        let (host, port, user, tls, ca) = match old {
+            Some(old) => (Some(old.host), Some(old.port), Some(old.user), old.tls, old.ca),
+            None => Default::default(),
+        };
+        let tls = self.tls.unwrap_or(tls);
+        // An authority is nothing to who does not ask for proof.
+        let ca = self.ca.or(ca.filter(|_| tls == TlsMode::VerifyFull));
         let lacks = |what: &str| Error::invalid(format!("the source's {what} is not known: name it"));
         Ok(SourceAddress {
             host: self.host.or(host).ok_or_else(|| lacks("host"))?,
             port: self.port.or(port).unwrap_or(5432),
             user: self.user.or(user).ok_or_else(|| lacks("user"))?,
+            tls,
+            ca,
         })
     }
 }
@@ -107,6 +117,11 @@ pub(super) struct SourceAddress {
     pub port: u16,
     /// A role that may replicate.
     pub user: String,
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// The certificates of the authorities that vouch for it, in PEM.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
 }
 
 /// What a dataset of this adapter is run with.

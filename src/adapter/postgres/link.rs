@@ -16,6 +16,7 @@ use super::program::{Programs, run};
 use super::server::Server;
 use super::source;
 use super::sql::quote;
+use super::tls;
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 
 /// The user that Debian's packages make.
@@ -90,6 +91,7 @@ fn plan_backup(request: &LinkRequest, secrets: &Secrets, host: &Postgres) -> Res
     let mut review: Vec<(String, String)> = vec![
         ("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)),
         ("replication user".into(), address.user.clone()),
+        ("TLS to the source".into(), tls::shown(address)),
         ("system identifier".into(), found.system_id.clone()),
         ("first copy".into(), "base backup taken now, with its WAL".into()),
         ("kept in sync by".into(), format!("streaming, replication slot {slot} on the source")),
@@ -292,12 +294,13 @@ pub(super) fn source_of(config: &Config) -> Result<&SourceAddress> {
 pub(super) fn connection_string(server: &Server<'_>, address: &SourceAddress) -> String {
     let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     format!(
-        "host={} port={} user={} passfile={} application_name={} connect_timeout=10",
+        "host={} port={} user={} passfile={} application_name={} connect_timeout=10 {}",
         value(&address.host),
         address.port,
         value(&address.user),
         value(&server.state_file(PASSFILE).display().to_string()),
         value(server.config.slot.as_deref().unwrap_or("stillpoint")),
+        tls::words(address, value),
     )
 }
 

@@ -30,6 +30,7 @@ mod server;
 mod snapshot;
 mod source;
 mod sql;
+mod tls;
 mod trouble;
 pub mod wal;
 mod wal_folder;

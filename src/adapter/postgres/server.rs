@@ -1,7 +1,7 @@
-//! One PostgreSQL server: started in a mount namespace of its own, found again, stopped.
+//! One PostgreSQL server: started in namespaces of its own, found again, stopped.
 //!
 //! A server is ours when a process of that number runs `postgres` in the cluster's folder: a `postmaster.pid` alone
-//! may have come with a snapshot and name somebody else's.
+//! may have come with a snapshot and name somebody else's. The number in it is that of the server's own namespace.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -92,10 +92,11 @@ impl<'a> Server<'a> {
         let data = self.data();
         let text = read_small(&data.join("postmaster.pid"))?;
         let number: i32 = text.lines().next()?.trim().parse().ok()?;
-        let pid = Pid::from_raw(number)?;
+        let is_it = |pid| own_number(pid) == Some(number) && is_postgres_in(pid, |folder| folder == data);
+        let pid = process_numbers().ok()?.find(|pid| is_it(*pid))?;
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Looked at after it was opened, so that both are of one process.
-        is_postgres_in(pid, |folder| folder == data).then_some(Postmaster { pid, handle })
+        is_it(pid).then_some(Postmaster { pid, handle })
     }
 
     /// Starts the server; it is not ready yet. A server that runs already is left alone.
@@ -146,7 +147,8 @@ impl<'a> Server<'a> {
 
     fn private_command(&self) -> Command {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c"]);
+        command.args(["--mount", "--pid", "--ipc", "--fork", "--propagation", "private"]);
+        command.args(["--", "/bin/sh", "-c"]);
         command.arg(PRIVATE_SCRIPT).arg("stillpoint-server");
         command.arg(&self.instance.volume).arg(&self.instance.state).arg(self.sockets());
         command.arg(self.programs.user.uid.to_string()).arg(self.programs.user.gid.to_string());
@@ -181,7 +183,7 @@ impl<'a> Server<'a> {
         let ready = self.wait_until_ready(child.as_mut(), log_start, task, ready);
         if let (Err(_), Some(child)) = (&ready, &mut child) {
             // It may not have written its number yet, so that nobody else could find it.
-            end(child)?;
+            self.end(child)?;
         }
         reap(child);
         ready
@@ -266,6 +268,20 @@ impl<'a> Server<'a> {
             Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(_) => String::new(),
         }
+    }
+
+    /// Ends a server that was just started: in order when it is one already, or by force.
+    fn end(&self, child: &mut Child) -> Result<()> {
+        if let Some(postmaster) = self.postmaster() {
+            postmaster.signal(Signal::INT);
+            postmaster.wait(STOP_TIME_MAX)?;
+        }
+        // With the first process of its namespace all others of it end.
+        match rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL) {
+            Err(e) if e != Errno::SRCH => return Err(Error::io("end", "a server", e.into())),
+            _ => {}
+        }
+        child.wait().map(drop).map_err(|e| Error::io("wait for", "a server", e))
     }
 
     /// Stops the server in order, by force if it does not end; no error when none runs.
@@ -360,10 +376,21 @@ fn is_on_dead(pid: Pid, mount: &Path) -> bool {
 }
 
 fn processes() -> Result<Vec<(Pid, OwnedFd)>> {
+    let open = |pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?));
+    Ok(process_numbers()?.filter_map(open).collect())
+}
+
+fn process_numbers() -> Result<impl Iterator<Item = Pid>> {
     let entries = std::fs::read_dir("/proc").map_err(|e| Error::io("read", "/proc", e))?;
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let open = |pid| Some((pid, rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?));
-    Ok(numbers.filter_map(Pid::from_raw).filter_map(open).collect())
+    Ok(numbers.filter_map(Pid::from_raw))
+}
+
+/// A process's number in its own namespace, by which it knows itself.
+fn own_number(pid: Pid) -> Option<i32> {
+    let status = read_small(&process_folder(pid).join("status"))?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last()?.parse().ok()
 }
 
 fn process_folder(pid: Pid) -> PathBuf {
@@ -381,18 +408,6 @@ fn is_postgres_in(pid: Pid, wanted: impl Fn(&Path) -> bool) -> bool {
     let is_postgres =
         link("exe").is_some_and(|program| program.file_name().is_some_and(|name| name == "postgres"));
     is_postgres && link("cwd").is_some_and(|folder| wanted(&folder))
-}
-
-/// Ends a server that was just started: in order, or by force.
-fn end(child: &mut Child) -> Result<()> {
-    let pid = Pid::from_child(child);
-    let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-    let postmaster = Postmaster { pid, handle };
-    postmaster.signal(Signal::INT);
-    if !postmaster.wait(STOP_TIME_MAX)? {
-        postmaster.signal(Signal::KILL);
-    }
-    child.wait().map(drop).map_err(|e| Error::io("wait for", "a server", e))
 }
 
 /// Waits for a server's end in a thread of its own, so that it leaves no zombie.

@@ -8,6 +8,7 @@ use super::super::Task;
 use super::config::{LIMITS, SourceAddress, Tablespace};
 use super::program::{self, Programs};
 use super::sql::Sql;
+use super::tls;
 use crate::base::{Clock, Error, ErrorKind, Result};
 
 /// The oldest version that can be linked.
@@ -36,6 +37,7 @@ pub(super) fn ask(
     clients: &Programs,
     clock: &dyn Clock,
 ) -> Result<Source> {
+    tls::check(address)?;
     let sql = connect(address, password)?;
     let number: u32 = parse("server_version_num", &sql.text("SHOW server_version_num")?)?;
     let major = number / 10_000;
@@ -93,12 +95,12 @@ pub(super) fn ask(
 
 /// Connects for SQL; an error says what it takes.
 pub(super) fn connect(address: &SourceAddress, password: Option<&str>) -> Result<Sql> {
-    Sql::over_network(&address.host, address.port, &address.user, password, "postgres").map_err(|e| {
+    Sql::over_network(address, password, "postgres").map_err(|e| {
         let advice = match e.kind() {
             _ if password.is_none() => "no password was given: name its file, or set the environment variable".to_owned(),
             ErrorKind::NotAllowed => format!(
                 "check the password, and that pg_hba.conf lets {} connect from this host to the database postgres \
-                 and to replication",
+                 and to replication, with TLS or without as it is asked for",
                 address.user
             ),
             _ => "check host, port and listen_addresses, and that the source runs".to_owned(),
@@ -189,10 +191,11 @@ pub(super) fn identify(
     let mut command = clients.command("psql");
     let value = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     command.arg(format!(
-        "host={} port={} user={} dbname=postgres replication=true connect_timeout=10",
+        "host={} port={} user={} dbname=postgres replication=true connect_timeout=10 {}",
         value(&address.host),
         address.port,
-        value(&address.user)
+        value(&address.user),
+        tls::words(address, value)
     ));
     command.args(["-w", "-X", "-A", "-t", "-q", "-c", "IDENTIFY_SYSTEM"]);
     if let Some(password) = password {

@@ -4,8 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::config::SourceAddress;
+use super::tls;
 use crate::base::{Error, ErrorKind, Result};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -32,21 +36,28 @@ impl Sql {
 
     /// Connects over the network.
     pub(super) fn over_network(
-        host: &str,
-        port: u16,
-        user: &str,
+        address: &SourceAddress,
         password: Option<&str>,
         database: &str,
     ) -> Result<Self> {
         let mut config = Config::new();
-        config.host(host).port(port).user(user).dbname(database);
+        config.host(&address.host).port(address.port).user(&address.user).dbname(database);
+        config.ssl_mode(address.tls.ssl_mode());
         if let Some(password) = password {
             config.password(password);
         }
-        Self::connect(&config, format!("{host}:{port}"))
+        let tls = MakeRustlsConnect::new(tls::client_config(address)?);
+        Self::connect_with(&config, format!("{}:{}", address.host, address.port), tls)
     }
 
     fn connect(config: &Config, server: String) -> Result<Self> {
+        Self::connect_with(config, server, NoTls)
+    }
+
+    fn connect_with<T>(config: &Config, server: String, tls: T) -> Result<Self>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    {
         let mut config = config.clone();
         config.connect_timeout(CONNECT_TIME_MAX).application_name("stillpoint");
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,7 +65,7 @@ impl Sql {
             .build()
             .map_err(|e| Error::io("start", "a runtime", e))?;
         let connected = runtime.block_on(async {
-            match tokio::time::timeout(CONNECT_TIME_MAX, config.connect(NoTls)).await {
+            match tokio::time::timeout(CONNECT_TIME_MAX, config.connect(tls)).await {
                 Ok(result) => result.map_err(|e| failed(&server, &e)),
                 Err(_) => Err(Error::new(
                     ErrorKind::Io,

@@ -91,24 +91,11 @@ fn bench() -> Bench {
             images: false,
         };
         let job = Job {
-            id: id + 100,
-            kind: JobKind::DbStart,
-            target: name.into(),
             dataset: Some(id),
             status: JobStatus::Completed,
-            created: engine.now(),
-            started: None,
             ended: Some(engine.now()),
-            steps: Vec::new(),
-            bytes_done: 0,
-            bytes_total: None,
-            warnings: Vec::new(),
-            error: None,
-            result: Default::default(),
-            cancel_requested: false,
-            idempotency_key: None,
-            idempotency_request: None,
             group: Some(group.into()),
+            ..Job::queued(id + 100, JobKind::DbStart, name, engine.now())
         };
         engine.catalog().change(|change| change.put(&dataset).and_then(|()| change.put(&job))).unwrap();
     }

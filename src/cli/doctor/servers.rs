@@ -90,11 +90,14 @@ fn missing_programs(folders: &[PathBuf]) -> Vec<(&'static str, &'static str)> {
 
 /// Whether a server can be started as all of them are.
 pub(super) fn namespace() -> Finding {
-    const CHECK: &str = "mount namespace";
+    const CHECK: &str = "namespaces";
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--", "/bin/true"]).stdin(Stdio::null());
+    command.args(["--mount", "--pid", "--ipc", "--fork", "--propagation", "private"]);
+    command.args(["--", "mount", "-t", "proc", "proc", "/proc"]).stdin(Stdio::null());
     match command.output() {
-        Ok(output) if output.status.success() => Finding::ok(CHECK, "each server gets one of its own"),
+        Ok(output) if output.status.success() => {
+            Finding::ok(CHECK, "each server gets its own of mounts, processes and IPC")
+        }
         Ok(output) => Finding::warning(
             CHECK,
             format!("refused, so no server can start: {}", String::from_utf8_lossy(&output.stderr).trim()),
