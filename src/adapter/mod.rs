@@ -60,6 +60,19 @@ pub struct Abilities {
     pub logs: bool,
     /// Images kept ready: provisioning takes so long that it is done ahead.
     pub images: bool,
+    /// Checks of a snapshot's database.
+    pub verifies: bool,
+}
+
+/// What checks of a database found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// What was run.
+    pub checks: Vec<String>,
+    /// What is damaged; none when all is sound.
+    pub problems: Vec<String>,
+    /// What could not be checked, and why.
+    pub left_out: Vec<String>,
 }
 
 /// One server of one dataset: where its files are and how it is run.
@@ -315,6 +328,10 @@ pub trait Adapter: Send + Sync {
 
     /// Starts a VDB's server and returns when it answers.
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+
+    /// Checks a database that `provision` made of a clone nobody else uses; it may be shut down for that. Called only when
+    /// `abilities` say that there are checks.
+    fn verify(&self, instance: &Instance, task: &mut dyn Task) -> Result<Verified>;
 
     /// Copies a snapshot's files, which are below `from`, to a new folder where its database starts without the engine.
     fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()>;

@@ -46,6 +46,7 @@ pub(super) fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/datasets/{name}", get(show).delete(delete))
         .route("/v1/datasets/{name}/snapshots", get(list_snapshots).post(snapshot))
         .route("/v1/datasets/{name}/snapshots/{snapshot}", axum::routing::delete(destroy_snapshot))
+        .route("/v1/datasets/{name}/snapshots/{snapshot}/verify", post(verify_snapshot))
         .route("/v1/datasets/{name}/points", get(points))
         .route("/v1/datasets/{name}/lock", put(lock).delete(unlock))
         .route("/v1/datasets/{name}/configure", post(configure))
@@ -290,6 +291,10 @@ async fn destroy_snapshot(
 ) -> std::result::Result<StatusCode, Problem> {
     blocking(engine, move |engine| engine.destroy_snapshot(&format!("{name}@{snapshot}"))).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn verify_snapshot(State(engine): Shared, Path((name, snapshot)): Path<(String, String)>) -> Started {
+    started(engine, move |engine| engine.verify(&format!("{name}@{snapshot}"))).await
 }
 
 /// Operations without words of their own; refresh and rewind take a body.

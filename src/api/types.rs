@@ -295,7 +295,23 @@ pub struct Snapshot {
     pub provisionable: bool,
     pub reason: Option<String>,
     pub bookmarks: Vec<String>,
+    /// What checks of its database found; absent while there were none.
+    #[serde(default)]
+    pub verification: Option<Verification>,
     pub metadata: Value,
+}
+
+/// What checks of a snapshot's database found.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Verification {
+    pub checked: String,
+    pub sound: bool,
+    /// What was run.
+    pub checks: Vec<String>,
+    /// What is damaged.
+    pub problems: Vec<String>,
+    /// What could not be checked, and why.
+    pub left_out: Vec<String>,
 }
 
 /// A job.
@@ -438,6 +454,13 @@ impl From<catalog::Fault> for Fault {
     }
 }
 
+impl From<catalog::Verification> for Verification {
+    fn from(found: catalog::Verification) -> Self {
+        let catalog::Verification { checked, sound, checks, problems, left_out } = found;
+        Self { checked: checked.to_string(), sound, checks, problems, left_out }
+    }
+}
+
 impl Snapshot {
     /// A dataset's snapshot.
     pub fn of(dataset: &str, record: catalog::Snapshot) -> Self {
@@ -448,6 +471,7 @@ impl Snapshot {
             provisionable: record.unprovisionable.is_none(),
             reason: record.unprovisionable,
             bookmarks: record.bookmarks,
+            verification: record.verification.map(Verification::from),
             metadata: record.metadata,
         }
     }

@@ -125,6 +125,22 @@ pub struct Snapshot {
     /// Why no VDB can be provisioned from it; absent when one can.
     pub unprovisionable: Option<String>,
     pub bookmarks: Vec<String>,
+    /// What its verification found; absent while there was none.
+    #[serde(default)]
+    pub verification: Option<Verification>,
+}
+
+/// What checks of a snapshot's database found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    pub checked: Timestamp,
+    pub sound: bool,
+    /// What was run.
+    pub checks: Vec<String>,
+    /// What is damaged.
+    pub problems: Vec<String>,
+    /// What could not be checked, and why.
+    pub left_out: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,6 +234,7 @@ pub enum JobKind {
     DbExport,
     /// Removes what a retention policy no longer keeps.
     DbRetention,
+    DbVerify,
 }
 
 impl JobKind {
@@ -248,6 +265,7 @@ impl JobKind {
             Self::DbConfigure => "DB_CONFIGURE",
             Self::DbExport => "DB_EXPORT",
             Self::DbRetention => "DB_RETENTION",
+            Self::DbVerify => "DB_VERIFY",
         }
     }
 }

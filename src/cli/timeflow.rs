@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
+use super::dsource::finish;
 use super::exit::{Outcome, Result};
 use super::output::{Show, Table, format_list};
 use crate::api::{Bookmark, Points, Snapshot, segment};
@@ -19,6 +20,14 @@ pub(super) enum Command {
         #[arg(value_name = "DATASET@SNAPSHOT")]
         snapshot: String,
         name: String,
+    },
+    /// Start a throw-away clone of a snapshot and check its tables, indexes and pages
+    Verify {
+        #[arg(value_name = "DATASET@SNAPSHOT")]
+        snapshot: String,
+        /// Return when the job is accepted
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Destroy a snapshot that nothing depends on
     Destroy {
@@ -43,14 +52,21 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
             context.output.show(&Snapshots(vec![client.post("/v1/bookmarks", &body)?]))?;
         }
         Command::Destroy { snapshot } => {
-            let (dataset, name) = snapshot
-                .split_once('@')
-                .ok_or_else(|| crate::base::Error::invalid("write a snapshot as DATASET@SNAPSHOT"))?;
-            let path = format!("/v1/datasets/{}/snapshots/{}", segment(dataset), segment(name));
-            client.delete::<()>(&path)?;
+            client.delete::<()>(&path_of(snapshot)?)?;
+        }
+        Command::Verify { snapshot, no_wait } => {
+            let accepted = client.post(&format!("{}/verify", path_of(snapshot)?), &())?;
+            return finish(&client, &accepted, *no_wait, context);
         }
     }
     Ok(Outcome::Done)
+}
+
+fn path_of(snapshot: &str) -> Result<String> {
+    let (dataset, name) = snapshot
+        .split_once('@')
+        .ok_or_else(|| crate::base::Error::invalid("write a snapshot as DATASET@SNAPSHOT"))?;
+    Ok(format!("/v1/datasets/{}/snapshots/{}", segment(dataset), segment(name)))
 }
 
 #[derive(Serialize)]
@@ -83,14 +99,26 @@ struct Snapshots(Vec<Snapshot>);
 
 impl Show for Snapshots {
     fn table(&self) -> Table {
-        let mut table =
-            Table::new(&["SNAPSHOT", ">TIMEFLOW", "PROVISIONABLE", "LSN", "LAST COMMIT", "BOOKMARKS"]);
+        let mut table = Table::new(&[
+            "SNAPSHOT",
+            ">TIMEFLOW",
+            "PROVISIONABLE",
+            "VERIFIED",
+            "LSN",
+            "LAST COMMIT",
+            "BOOKMARKS",
+        ]);
         for snapshot in &self.0 {
             let text = |name: &str| snapshot.metadata[name].as_str().unwrap_or("-").to_owned();
             table.row(vec![
                 snapshot.snapshot.clone(),
                 snapshot.timeflow.to_string(),
                 snapshot.reason.as_ref().map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
+                match &snapshot.verification {
+                    Some(found) if found.sound => "sound".into(),
+                    Some(found) => format!("damaged: {}", found.problems.join("; ")),
+                    None => "-".into(),
+                },
                 text("replay_lsn"),
                 text("last_commit_time"),
                 format_list(&snapshot.bookmarks),

@@ -28,7 +28,7 @@ impl Engine {
             return;
         }
         // One that is being made is of an older snapshot: it gives way, and takes back what it made.
-        if let Err(e) = self.cancel_image_jobs(dataset.id) {
+        if let Err(e) = self.cancel_image_jobs(dataset.id, &[JobKind::DbImage]) {
             tracing::warn!("the image of {} before this one is still made: {e}", dataset.name);
         }
         let (engine, id, snapshot) = (Arc::clone(self), dataset.id, snapshot.clone());
@@ -74,7 +74,7 @@ impl Engine {
         Ok(())
     }
 
-    fn new_image(&self, dataset: &Dataset, snapshot: &Snapshot) -> Result<Image> {
+    pub(super) fn new_image(&self, dataset: &Dataset, snapshot: &Snapshot) -> Result<Image> {
         let created = self.now();
         let volume = self.new_volume_name_for(&dataset.name, "image-")?;
         self.catalog.change(|change| {
@@ -120,7 +120,7 @@ impl Engine {
         self.remove_state(image.id)
     }
 
-    fn image_instance(
+    pub(super) fn image_instance(
         &self,
         dataset: &Dataset,
         image: &Image,
@@ -184,18 +184,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a job that makes an image of a dataset, so that what a person asked for need not wait for it.
+    /// Ends the jobs that make an image of a dataset or verify a snapshot, so that what a person asked for need not wait for it.
     pub(super) fn end_image_jobs(&self, dataset: u64) -> Result<()> {
-        for job in self.cancel_image_jobs(dataset)? {
+        for job in self.cancel_image_jobs(dataset, &[JobKind::DbImage, JobKind::DbVerify])? {
             self.wait_for_job(job, GIVE_WAY_TIME_MAX)?;
         }
         Ok(())
     }
 
-    /// Asks the jobs that make images of a dataset to end; says which.
-    fn cancel_image_jobs(&self, dataset: u64) -> Result<Vec<u64>> {
+    /// Asks the jobs of these kinds that work on clones of a dataset of their own to end; says which.
+    fn cancel_image_jobs(&self, dataset: u64, kinds: &[JobKind]) -> Result<Vec<u64>> {
         let running = self.catalog.select(|job: &Job| {
-            job.kind == JobKind::DbImage && job.dataset == Some(dataset) && !job.status.is_final()
+            kinds.contains(&job.kind) && job.dataset == Some(dataset) && !job.status.is_final()
         })?;
         for job in &running {
             match self.cancel(job.id) {
@@ -206,7 +206,7 @@ impl Engine {
         Ok(running.into_iter().map(|job| job.id).collect())
     }
 
-    /// The same when it makes the image of this snapshot, which is to go.
+    /// The same when one works on this snapshot, which is to go.
     pub(super) fn end_image_job_of(&self, snapshot: &Snapshot) -> Result<()> {
         let images = self.images_of(snapshot.dataset)?;
         let building = |image: &Image| image.snapshot == snapshot.id && image.state == ImageState::Building;

@@ -32,6 +32,7 @@ mod state;
 mod ticks;
 mod tokens;
 mod vdb;
+mod verify;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

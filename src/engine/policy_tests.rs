@@ -156,6 +156,7 @@ impl Bench {
             metadata: serde_json::Value::Null,
             unprovisionable: None,
             bookmarks: if number % 50 == 7 { vec![format!("b{number}")] } else { Vec::new() },
+            verification: None,
         }
     }
 

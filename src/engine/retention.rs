@@ -277,6 +277,7 @@ mod tests {
             metadata: serde_json::Value::Null,
             unprovisionable: None,
             bookmarks: Vec::new(),
+            verification: None,
         }
     }
 

@@ -165,6 +165,7 @@ impl Engine {
                 metadata: serde_json::Value::Null,
                 unprovisionable: None,
                 bookmarks: Vec::new(),
+                verification: None,
             };
             change.put(&record)?;
             Ok(record)

@@ -250,6 +250,8 @@ fn an_application_that_writes_is_held_cut_and_cloned() {
     bench
         .run(&["vdb", "provision", "--name", "then", "--from", "app", "--time", "2026-11-21T10:00:00Z"])
         .fails_with(13, &["app", "no points in time", "timeflow list"]);
+    let snapshot = format!("app@{}", bench.snapshots("app")[0]);
+    bench.run(&["timeflow", "verify", &snapshot]).fails_with(13, &["command", "no checks of its own"]);
     bench.run(&["vdb", "psql", "qa"]).fails_with(13, &["no PostgreSQL"]);
     bench.run(&["dsource", "detach", "app"]).fails_with(13, &["app", "no source"]);
     let exported = bench.fixture.path("exported");

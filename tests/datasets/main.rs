@@ -21,3 +21,4 @@ mod relink;
 mod secure;
 mod stage;
 mod tablespaces;
+mod verify;

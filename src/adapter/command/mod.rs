@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
-    Point, Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
+    Point, Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
@@ -55,7 +55,7 @@ impl Adapter for Commands {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: false, images: false }
+        Abilities { logs: false, images: false, verifies: false }
     }
 
     /// None: what an application needs, its commands know.
@@ -238,6 +238,10 @@ impl Adapter for Commands {
 
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         self.application(instance)?.start(task)
+    }
+
+    fn verify(&self, instance: &Instance, _task: &mut dyn Task) -> Result<Verified> {
+        Err(Error::new(ErrorKind::Unsupported, format!("{} has no checks of its own", instance.name)))
     }
 
     fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {

@@ -32,6 +32,7 @@ mod source;
 mod sql;
 mod tls;
 mod trouble;
+mod verify;
 pub mod wal;
 mod wal_folder;
 
@@ -45,7 +46,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
-    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
+    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, keep, read};
@@ -83,7 +84,7 @@ impl Adapter for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: true, images: true }
+        Abilities { logs: true, images: true, verifies: true }
     }
 
     fn discover(&self) -> Result<Vec<Repository>> {
@@ -225,6 +226,10 @@ impl Adapter for Postgres {
 
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         clone::start(&self.server(instance)?, task)
+    }
+
+    fn verify(&self, instance: &Instance, task: &mut dyn Task) -> Result<Verified> {
+        verify::verify(&self.server(instance)?, task)
     }
 
     fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,17 +29,45 @@ pub(super) struct Programs {
 }
 
 impl Programs {
+    pub(super) fn has(&self, program: &str) -> bool {
+        self.folder.join(program).exists()
+    }
+
     pub(super) fn command(&self, program: &str) -> Command {
         self.user.command(&self.folder.join(program))
     }
 }
 
-/// Runs a program to its end and returns what it said on stdout. Each line on stderr goes to `line`.
+/// How a program ended, and what it said.
+pub(super) struct Ended {
+    pub status: ExitStatus,
+    /// All of stdout.
+    pub said: String,
+    /// The end of stderr.
+    pub heard: String,
+}
+
+/// Runs a program to its end and returns what it said on stdout; an error when it fails. Each line on stderr goes to
+/// `line`.
 pub(super) fn run(
     command: &mut Command,
     task: &mut dyn Task,
     line: &mut dyn FnMut(&str, &mut dyn Task),
 ) -> Result<String> {
+    let ended = run_to_end(command, task, line)?;
+    if ended.status.success() {
+        return Ok(ended.said);
+    }
+    let (name, status) = (name_of(command), ended.status);
+    Err(Error::new(ErrorKind::Io, format!("{name} failed ({status}); it said:\n{}", end_of(&ended.heard))))
+}
+
+/// The same for a program whose status means something.
+pub(super) fn run_to_end(
+    command: &mut Command,
+    task: &mut dyn Task,
+    line: &mut dyn FnMut(&str, &mut dyn Task),
+) -> Result<Ended> {
     let name = name_of(command);
     let mut child = command
         .stdin(Stdio::null())
@@ -65,11 +93,7 @@ pub(super) fn run(
     let status = child.wait().map_err(|e| Error::io("wait for", &name, e))?;
     join(errors);
     let said = output.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    let heard = followed?;
-    if status.success() {
-        return Ok(said);
-    }
-    Err(Error::new(ErrorKind::Io, format!("{name} failed ({status}); it said:\n{}", end_of(&heard))))
+    Ok(Ended { status, said, heard: followed? })
 }
 
 /// Passes lines on until the program closes its stderr; keeps the last ones for an error.
