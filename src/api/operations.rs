@@ -250,6 +250,7 @@ pub(super) fn operations() -> Vec<Operation> {
         op("POST", "/v1/policies", "create_policy", "Make a policy", Administer, json::<Policy>()).takes::<NewPolicy>(&[]),
         op("POST", "/v1/policies/simulate", "simulate_policy", "Say what policies would do at a moment", View, json::<Simulation>()).takes::<SimulateRequest>(&[("dataset", Source)]),
         op("GET", "/v1/policies/{name}", "show_policy", "Show a policy and the datasets that have it", View, json::<Policy>()),
+        op("PUT", "/v1/policies/{name}", "update_policy", "Change what a policy does, for all who have it", Administer, json::<Policy>()).takes::<NewPolicy>(&[]),
         op("DELETE", "/v1/policies/{name}", "delete_policy", "Delete a policy that no dataset has", Administer, NoContent),
         op("GET", "/v1/datasets/{name}/policies", "list_policies_of", "List the policies of a dataset", View, json::<Vec<Binding>>()),
         op("PUT", "/v1/datasets/{name}/policies/{policy}", "apply_policy", "Give a dataset a policy", Operate, NoContent),

@@ -156,7 +156,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
         .route("/v1/policies", get(list).post(create))
         .route("/v1/policies/simulate", post(simulate))
-        .route("/v1/policies/{name}", get(show).delete(delete))
+        .route("/v1/policies/{name}", get(show).put(update).delete(delete))
         .route("/v1/datasets/{name}/policies", get(list_bound))
         .route("/v1/datasets/{name}/policies/{policy}", put(apply).delete(remove))
         .route("/v1/datasets/{name}/snapshots/{snapshot}/why", get(why))
@@ -185,6 +185,21 @@ async fn create(State(engine): Shared, Body(body): Body<NewPolicy>) -> Answer<Po
         Ok(PolicyView { policy, bound: Vec::new() })
     });
     Ok(Json(made.await?.into()))
+}
+
+/// The name is that of the address; the body's must be the same.
+async fn update(
+    State(engine): Shared,
+    Path(name): Path<String>,
+    Body(body): Body<NewPolicy>,
+) -> Answer<Policy> {
+    let changed = blocking(engine, move |engine| {
+        if body.name != name {
+            return Err(Error::invalid(format!("policy {name} cannot be renamed to {}", body.name)));
+        }
+        engine.update_policy(new_policy(body)?)
+    });
+    Ok(Json(changed.await?.into()))
 }
 
 async fn show(

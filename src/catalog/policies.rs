@@ -70,7 +70,7 @@ pub struct PolicyBinding {
     pub id: u64,
     pub policy: u64,
     pub dataset: u64,
-    /// Times before this are nobody's.
+    /// Times before this are nobody's: it had no policy, or another schedule.
     pub since: Timestamp,
     /// When it last ran, or was skipped.
     #[serde(default)]
@@ -78,6 +78,13 @@ pub struct PolicyBinding {
     /// The job it last started.
     #[serde(default)]
     pub last_job: Option<u64>,
+}
+
+impl PolicyBinding {
+    /// What the next run is after.
+    pub fn looked(&self) -> Timestamp {
+        self.last_run.map_or(self.since, |run| run.max(self.since))
+    }
 }
 
 /// The hooks of one dataset, in the order in which those of one point run. Its number is the dataset's.

@@ -1,4 +1,4 @@
-//! `stillpoint policy`: create, list, show, delete, apply, remove, simulate; and `stillpoint why`.
+//! `stillpoint policy`: create, update, list, show, delete, apply, remove, simulate; and `stillpoint why`.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -17,6 +17,9 @@ pub(super) enum Command {
     /// Make a policy; `policy apply` gives it to datasets
     #[command(subcommand)]
     Create(CreateCommand),
+    /// Say anew what a policy does, for all who have it: all of it, as with create
+    #[command(subcommand)]
+    Update(CreateCommand),
     /// List policies and who has them, or those of one dataset with their last and next runs
     List { dataset: Option<String> },
     /// Show one policy, and when it runs next
@@ -118,6 +121,10 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Create(command) => {
             context.output.show(&client.post::<Policy>("/v1/policies", &new_policy(command))?)?;
+        }
+        Command::Update(command) => {
+            let new = new_policy(command);
+            context.output.show(&client.put_body::<Policy>(&path(&new.name), &new)?)?;
         }
         Command::List { dataset: None } => context.output.show(&Policies(client.get("/v1/policies")?))?,
         Command::List { dataset: Some(name) } => {

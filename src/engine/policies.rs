@@ -119,6 +119,40 @@ impl Engine {
         })
     }
 
+    /// Changes what a policy does, for all who have it. Its kind stays. Times that the old schedule missed are nobody's.
+    pub fn update_policy(&self, new: NewPolicy) -> Result<PolicyView> {
+        new.check()?;
+        let (old, now) = (self.policy_named(&new.name)?, self.now());
+        if old.kind != new.kind {
+            return Err(Error::invalid(format!(
+                "{} is a {} policy, and stays one: make another for {}",
+                old.name,
+                old.kind.name(),
+                new.kind.name()
+            )));
+        }
+        let bindings = self.catalog.select(|binding: &PolicyBinding| binding.policy == old.id)?;
+        self.catalog.change(|change| {
+            change.update::<Policy>(old.id, |policy| {
+                policy.schedule = new.schedule.clone();
+                policy.retention = new.retention.clone();
+                policy.quota_bytes = new.quota_bytes;
+            })?;
+            if old.schedule != new.schedule {
+                for binding in &bindings {
+                    change.update::<PolicyBinding>(binding.id, |binding| binding.since = now)?;
+                }
+            }
+            Ok(())
+        })?;
+        if old.kind == PolicyKind::Quota {
+            for binding in &bindings {
+                self.set_quotas(binding.dataset, new.quota_bytes)?;
+            }
+        }
+        self.policy(&new.name)
+    }
+
     pub(super) fn policy_named(&self, name: &str) -> Result<Policy> {
         let found = self.catalog.select(|policy: &Policy| policy.name == name)?.pop();
         found.ok_or_else(|| {
@@ -145,7 +179,7 @@ impl Engine {
     fn bound(&self, policy: &Policy, binding: PolicyBinding) -> Result<BoundPolicy> {
         let now = self.now();
         let next = policy.schedule.as_ref().and_then(|schedule| {
-            let found = due(schedule, binding.last_run.unwrap_or(binding.since), now);
+            let found = due(schedule, binding.looked(), now);
             // One that is due now waits for its dataset.
             found.since.or(found.next)
         });

@@ -272,8 +272,43 @@ fn a_quota_is_set_and_lifted() {
     assert_eq!(bench.volumes.quotas.lock().get("shop.1"), Some(&7));
     bench.engine.limit_volume(&Timeflow { volume: "shop.2".into(), ..bench.timeflow.clone() }).unwrap();
     assert_eq!(bench.volumes.quotas.lock().get("shop.2"), Some(&7));
+    let larger = NewPolicy {
+        name: "quota".into(),
+        kind: PolicyKind::Quota,
+        schedule: None,
+        retention: None,
+        quota_bytes: Some(9),
+    };
+    bench.engine.update_policy(larger.clone()).unwrap();
+    assert_eq!(bench.volumes.quotas.lock().get("shop.1"), Some(&9));
+    let other = NewPolicy { kind: PolicyKind::Retention, quota_bytes: None, ..larger };
+    assert!(bench.engine.update_policy(other).is_err());
     bench.engine.unapply_policy("quota", "shop").unwrap();
     assert_eq!(bench.volumes.quotas.lock().get("shop.1"), None);
+}
+
+#[test]
+fn a_new_schedule_makes_up_for_nothing() {
+    let bench = Bench::at("2026-11-20T12:00:00Z");
+    bench.apply(PolicyKind::SnapSync, Some("0 2 * * *"), None, None);
+    // Another hour, which has passed today already.
+    let morning = NewPolicy {
+        name: "snap_sync".into(),
+        kind: PolicyKind::SnapSync,
+        schedule: Some(CronSchedule::parse("0 9 * * *", "UTC").unwrap()),
+        retention: None,
+        quota_bytes: None,
+    };
+    let next = bench.engine.update_policy(morning.clone()).unwrap().bound[0].next;
+    assert_eq!(next, Some("2026-11-21T09:00:00Z".parse().unwrap()));
+    bench.tick_after(60);
+    assert!(bench.jobs(JobKind::DbSnapshot).is_empty());
+    bench.tick_after(21 * 3600);
+    assert_eq!(bench.jobs(JobKind::DbSnapshot).len(), 1);
+    // The same again loses nothing of what is known.
+    let before = bench.binding();
+    bench.engine.update_policy(morning).unwrap();
+    assert_eq!(bench.binding(), before);
 }
 
 /// Names of the snapshots that a person with a calendar would expect, by the rules for days, months and years.

@@ -71,7 +71,7 @@ impl Engine {
     ) -> Result<()> {
         let Some(schedule) = &policy.schedule else { return Ok(()) };
         let now = self.now();
-        let found = due(schedule, binding.last_run.unwrap_or(binding.since), now);
+        let found = due(schedule, binding.looked(), now);
         if found.since.is_none() || matches!(dataset.state, DatasetState::Creating | DatasetState::Deleting) {
             return Ok(());
         }

@@ -183,8 +183,14 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
 fn may(role: TokenRole, operation: &Operation, is_vdb: bool) -> bool {
     let reads = operation.method == "GET";
     // And what is written anywhere on the host.
-    let writes =
-        ["create_policy", "delete_policy", "create_hook_template", "delete_hook_template", "export_vdb"];
+    let writes = [
+        "create_policy",
+        "update_policy",
+        "delete_policy",
+        "create_hook_template",
+        "delete_hook_template",
+        "export_vdb",
+    ];
     let of_tokens = operation.path.starts_with("/v1/tokens") || writes.contains(&operation.name);
     let of_host = operation.path == "/v1/repositories";
     let of_vdbs = [
