@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::Result;
+use crate::base::{Error, Result};
 
 /// A database installation found on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,17 @@ pub struct Repository {
     pub programs: PathBuf,
     /// The user its servers run as.
     pub user: String,
+}
+
+/// What a source answers about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFacts {
+    pub version: String,
+    /// By which the cluster is known again at another address.
+    pub identity: String,
+    /// Of all its databases, as far as it tells.
+    pub size_bytes: Option<u64>,
+    pub warnings: Vec<String>,
 }
 
 /// Secrets by name, never stored with anything else: passwords of the source and of owners.
@@ -244,6 +255,26 @@ pub trait Adapter: Send + Sync {
 
     /// The installations of this host.
     fn discover(&self) -> Result<Vec<Repository>>;
+
+    /// The installations in a folder that a user names; none when it has none.
+    fn discover_in(&self, _folder: &Path) -> Result<Vec<Repository>> {
+        Ok(Vec::new())
+    }
+
+    /// From now on looks for installations in these folders of programs, too, and chooses none of the disabled ones for
+    /// what is new. What runs with one goes on.
+    fn use_repositories(&self, _added: Vec<PathBuf>, _disabled: Vec<PathBuf>) {}
+
+    /// The folder of programs that a dataset of this configuration is run with.
+    fn programs(&self, _config: &Value) -> Option<PathBuf> {
+        None
+    }
+
+    /// Asks a source what it is, and refuses one that cannot be linked. `address` has `host`, `port`, `user` and
+    /// `database`, as the `source` of a request to link has.
+    fn ask_address(&self, _address: &Value, _secrets: &Secrets) -> Result<SourceFacts> {
+        Err(Error::invalid(format!("adapter {} follows no sources: name another one", self.kind())))
+    }
 
     /// Asks source and host whether a link can be, and refuses early what cannot. `request` is the adapter's own.
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan>;

@@ -19,10 +19,9 @@ use super::operations::{About, Field, Needs, Operation, find};
 use super::places::{Place, Places};
 use super::problem::{Problem, as_problem};
 use super::routes::blocking;
-use super::types::default_group;
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, Role, Token, TokenRole};
-use crate::engine::{Engine, Shown};
+use crate::engine::{Engine, Shown, default_group};
 
 /// The longest body that is looked into.
 pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
@@ -63,9 +62,13 @@ impl Principal {
         Ok(self.id == 0 || engine.token_is_valid(self.id)?)
     }
 
+    pub(super) fn is_admin(&self) -> bool {
+        self.role == TokenRole::Admin
+    }
+
     /// Whether it may read what is of this group; what is of none is only for who may read all.
     pub(super) fn sees(&self, group: Option<&str>) -> bool {
-        let all = self.role == TokenRole::Admin || (self.role == TokenRole::Viewer && self.groups.is_empty());
+        let all = self.is_admin() || (self.role == TokenRole::Viewer && self.groups.is_empty());
         all || group.is_some_and(|group| self.groups.iter().any(|own| own == group))
     }
 
@@ -260,6 +263,13 @@ fn decide(
             principal.check(operation, &dataset.group, dataset.role == Role::Vdb)?;
         }
         About::Job => check_job(engine, principal, operation, parameter("id"))?,
+        About::Source => check_source(engine, principal, operation, parameter("name"))?,
+        About::Group => {
+            let name = parameter("name");
+            if !principal.sees(Some(name)) {
+                return Err(unseen(principal, "group", name));
+            }
+        }
     }
     for (field, names) in operation.fields {
         let text = body[*field].as_str();
@@ -281,6 +291,9 @@ fn decide(
             }
             (Field::Adapter, _) => {}
             (Field::Parameters | Field::Settings, _) if !given(&body[*field]) => {}
+            (Field::Parameters, _) if sends_password_elsewhere(body) => {
+                return Err(keeps_password(principal, operation));
+            }
             (Field::Parameters | Field::Settings, _) => {
                 let of = match operation.about {
                     About::Dataset => parameter("name"),
@@ -295,6 +308,7 @@ fn decide(
             (Field::Source, Some(spec)) => {
                 visible(engine, principal, dataset_of(spec))?;
             }
+            (Field::SourceConfig, Some(name)) => check_source(engine, principal, operation, name)?,
             (Field::Target, Some(spec)) => {
                 let dataset = visible(engine, principal, dataset_of(spec))?;
                 principal.check(operation, &dataset.group, dataset.role == Role::Vdb)?;
@@ -313,9 +327,19 @@ fn visible(engine: &Engine, principal: &Principal, name: &str) -> Result<Dataset
     match engine.dataset(name) {
         Ok(dataset) if principal.sees(Some(&dataset.group)) => Ok(dataset),
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        _ => {
-            Err(Error::not_found(format!("there is no dataset {name} that token {} may see", principal.name)))
-        }
+        _ => Err(unseen(principal, "dataset", name)),
+    }
+}
+
+fn unseen(principal: &Principal, what: &str, name: impl std::fmt::Display) -> Error {
+    Error::not_found(format!("there is no {what} {name} that token {} may see", principal.name))
+}
+
+fn check_source(engine: &Engine, principal: &Principal, operation: &Operation, name: &str) -> Result<()> {
+    match engine.source(name) {
+        Ok(source) if principal.sees(Some(&source.group)) => principal.check(operation, &source.group, false),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Err(unseen(principal, "source", name)),
     }
 }
 
@@ -339,6 +363,23 @@ fn check_hook(engine: &Engine, principal: &Principal, operation: &Operation, hoo
 fn names_host(parameters: &Value) -> bool {
     let named = ["external_backup", "wal_directory", "user"].iter().any(|field| given(&parameters[*field]));
     named || given(&parameters["source"]["ca"])
+}
+
+/// Whether a change names another address of the source and no password for it: the one that is kept, which the caller
+/// may not know, would go there.
+fn sends_password_elsewhere(body: &Value) -> bool {
+    given(&body["parameters"]["source"]) && body["secrets"]["source_password"].is_null()
+}
+
+fn keeps_password(principal: &Principal, operation: &Operation) -> Error {
+    Error::new(
+        ErrorKind::NotAllowed,
+        format!(
+            "token {} may not do this ({}): it would send the password that is kept to another address",
+            principal.name, operation.name
+        ),
+    )
+    .with_hint("give the password for the new address with it, or name a source of your group")
 }
 
 /// Whether a field says anything.
@@ -365,12 +406,7 @@ fn check_job(engine: &Engine, principal: &Principal, operation: &Operation, id: 
     let job = match engine.job(id) {
         Ok(job) if principal.sees(job.group.as_deref()) => job,
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {
-            return Err(Error::not_found(format!(
-                "there is no job {id} that token {} may see",
-                principal.name
-            )));
-        }
+        _ => return Err(unseen(principal, "job", id)),
     };
     let dataset = job.dataset.map(|id| engine.catalog().get::<Dataset>(id)).transpose()?.flatten();
     let is_vdb = dataset.is_some_and(|dataset| dataset.role == Role::Vdb);

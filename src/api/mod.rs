@@ -4,6 +4,8 @@
 
 mod access;
 mod client;
+mod environments;
+mod groups;
 mod hooks;
 mod idempotency;
 mod openapi;
@@ -13,6 +15,7 @@ mod places;
 mod policies;
 mod problem;
 mod routes;
+mod sources;
 mod stream;
 mod tokens;
 mod types;
@@ -24,6 +27,8 @@ use axum::middleware::from_fn_with_state;
 
 pub use access::Via;
 pub use client::{ApiClient, Frame, Frames, segment};
+pub use environments::NewRepository;
+pub use groups::GroupName;
 pub use hooks::{Hook, HookTemplate, NewHook};
 pub use openapi::document_text;
 pub use policies::{
@@ -34,6 +39,11 @@ pub use tokens::{MadeToken, NewToken, Token};
 pub use types::*;
 
 use crate::engine::Engine;
+// What the engine shows is made for the wire: one type each.
+pub use crate::engine::{
+    EnvironmentView as Environment, GroupView as Group, NewSource, RepositoryView as Repository, SourceChange,
+    SourceView as SourceConfig, default_group,
+};
 
 /// The whole API, for connections that carry `Via` as an extension; those without it come from the network.
 pub fn router(engine: Arc<Engine>) -> Router {

@@ -11,7 +11,10 @@ use super::policies::{Binding, NewPolicy, Policy, SimulateRequest, Simulation, W
 use super::tokens::{MadeToken, NewToken, Token};
 use super::types::{
     Bookmark, Change, Dataset, Event, Export, Job, JobLog, Link, LinkPlan, Points, Provision, Replace,
-    Repository, Snapshot,
+    Snapshot,
+};
+use super::{
+    Environment, Group as GroupOf, GroupName, NewRepository, NewSource, Repository, SourceChange, SourceConfig,
 };
 
 /// The right that an operation needs. Each one contains the ones before it.
@@ -37,6 +40,10 @@ pub(super) enum About {
     Dataset,
     /// The job `{id}`.
     Job,
+    /// The source config `{name}`.
+    Source,
+    /// The group `{name}`.
+    Group,
 }
 
 /// What a field of the body names.
@@ -48,6 +55,8 @@ pub(super) enum Field {
     Target,
     /// `DATASET` or `DATASET@SNAPSHOT` to take data from, or to look at: it must be one that the token may see.
     Source,
+    /// A source config to link with: the right is needed on it, as its password is used.
+    SourceConfig,
     /// A list of hooks. They run programs on the host: an admin's, or made from an admin's template by an operator.
     Hooks,
     /// The whole body is a hook.
@@ -169,6 +178,10 @@ impl Operation {
                 About::Dataset
             } else if path.starts_with("/v1/jobs/{id}") {
                 About::Job
+            } else if path.starts_with("/v1/sources/{name}") {
+                About::Source
+            } else if path.starts_with("/v1/groups/{name}") {
+                About::Group
             } else {
                 About::Nothing
             },
@@ -202,15 +215,34 @@ fn json<T: JsonSchema>() -> Answer {
 #[rustfmt::skip]
 pub(super) fn operations() -> Vec<Operation> {
     use Answer::{Created, Document, Job as Accepts, NoContent, Stream};
-    use Field::{Adapter, Group, Hook as OneHook, Hooks, Parameters, Settings, Source, Target};
+    use Field::{Adapter, Group, Hook as OneHook, Hooks, Parameters, Settings, Source, SourceConfig as OneSource, Target};
     use Needs::{Administer, Nothing, Operate, UseVdb, View};
     let op = Operation::new;
     vec![
         op("GET", "/v1/openapi.json", "openapi", "This document", Nothing, Document),
-        op("GET", "/v1/repositories", "list_repositories", "List the database installations of this host", Operate, json::<Vec<Repository>>()),
+        op("GET", "/v1/environments", "list_environments", "List the hosts that servers run on", Operate, json::<Vec<Environment>>()),
+        op("GET", "/v1/environments/{name}", "show_environment", "Show a host", Operate, json::<Environment>()),
+        op("POST", "/v1/environments/{name}/refresh", "refresh_environment", "Look for the database installations of a host again", Administer, json::<Vec<Repository>>()),
+        op("GET", "/v1/repositories", "list_repositories", "List the database installations that were found", Operate, json::<Vec<Repository>>()),
+        op("POST", "/v1/repositories", "add_repository", "Add the database installations in a folder of the host", Administer, json::<Vec<Repository>>()).takes::<NewRepository>(&[]),
+        op("GET", "/v1/repositories/{name}", "show_repository", "Show a database installation and what runs with it", Operate, json::<Repository>()),
+        op("DELETE", "/v1/repositories/{name}", "remove_repository", "Forget a database installation that was added or is gone", Administer, NoContent),
+        op("POST", "/v1/repositories/{name}/enable", "enable_repository", "Let a database installation be chosen again", Administer, json::<Repository>()),
+        op("POST", "/v1/repositories/{name}/disable", "disable_repository", "Keep a database installation from being chosen for links and VDBs", Administer, json::<Repository>()),
+        op("GET", "/v1/sources", "list_sources", "List source configs", View, json::<Vec<SourceConfig>>()),
+        op("POST", "/v1/sources", "add_source", "Ask a source database and keep its address and password", Operate, Created(schema::<SourceConfig>)).takes::<NewSource>(&[("group", Group)]),
+        op("GET", "/v1/sources/{name}", "show_source", "Show a source config", View, json::<SourceConfig>()),
+        op("DELETE", "/v1/sources/{name}", "remove_source", "Forget a source config that no dSource has", Operate, NoContent),
+        op("POST", "/v1/sources/{name}/configure", "configure_source", "Change a source config, after asking the source", Operate, json::<SourceConfig>()).takes::<SourceChange>(&[]),
+        op("POST", "/v1/sources/{name}/check", "check_source", "Ask a source whether it can be linked now", Operate, json::<SourceConfig>()),
+        op("GET", "/v1/groups", "list_groups", "List groups and what is in them", View, json::<Vec<GroupOf>>()),
+        op("POST", "/v1/groups", "create_group", "Make a group", Administer, Created(schema::<GroupOf>)).takes::<GroupName>(&[]),
+        op("GET", "/v1/groups/{name}", "show_group", "Show a group and what is in it", View, json::<GroupOf>()),
+        op("DELETE", "/v1/groups/{name}", "remove_group", "Remove a group that nothing is in", Administer, NoContent),
+        op("POST", "/v1/groups/{name}/rename", "rename_group", "Give a group another name, wherever it is named", Administer, json::<GroupOf>()).takes::<GroupName>(&[]),
         op("GET", "/v1/dsources", "list_dsources", "List dSources", View, json::<Vec<Dataset>>()).query(CURSOR),
-        op("POST", "/v1/dsources", "link_dsource", "Link a source database", Operate, Accepts).takes::<Link>(&[("group", Group), ("hooks", Hooks), ("adapter", Adapter)]),
-        op("POST", "/v1/dsources/plan", "plan_link", "Ask the source what linking it would do", Operate, json::<LinkPlan>()).takes::<Link>(&[("group", Group), ("hooks", Hooks), ("adapter", Adapter)]),
+        op("POST", "/v1/dsources", "link_dsource", "Link a source database", Operate, Accepts).takes::<Link>(&[("group", Group), ("source", OneSource), ("hooks", Hooks), ("adapter", Adapter)]),
+        op("POST", "/v1/dsources/plan", "plan_link", "Ask the source what linking it would do", Operate, json::<LinkPlan>()).takes::<Link>(&[("group", Group), ("source", OneSource), ("hooks", Hooks), ("adapter", Adapter)]),
         op("GET", "/v1/vdbs", "list_vdbs", "List VDBs", View, json::<Vec<Dataset>>()).query(CURSOR),
         op("POST", "/v1/vdbs", "provision_vdb", "Make a VDB from a snapshot or a point in time", UseVdb, Accepts).takes::<Provision>(&[("group", Group), ("from", Source), ("hooks", Hooks), ("settings", Settings)]),
         op("GET", "/v1/datasets/{name}", "show_dataset", "Show a dSource or VDB, and ask its server how it is", View, json::<Dataset>()),
@@ -222,13 +254,13 @@ pub(super) fn operations() -> Vec<Operation> {
         op("GET", "/v1/datasets/{name}/points", "list_points", "Show from where to where points in time can be reached", View, json::<Vec<Points>>()),
         op("PUT", "/v1/datasets/{name}/lock", "lock_dataset", "Refuse refresh, rewind and deletion", Operate, NoContent),
         op("DELETE", "/v1/datasets/{name}/lock", "unlock_dataset", "Allow refresh, rewind and deletion again", Operate, NoContent),
-        op("POST", "/v1/datasets/{name}/configure", "configure_dataset", "Change its settings", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
-        op("POST", "/v1/datasets/{name}/configure/plan", "plan_configure", "Say what a change of its settings would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/configure", "configure_dataset", "Change its settings", Operate, Accepts).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
+        op("POST", "/v1/datasets/{name}/configure/plan", "plan_configure", "Say what a change of its settings would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
         op("POST", "/v1/datasets/{name}/detach", "detach_dsource", "Let go of the source; snapshots stay and provision", Operate, Accepts).query(FORCE),
-        op("POST", "/v1/datasets/{name}/attach", "attach_dsource", "Follow a source again, the same or another", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
-        op("POST", "/v1/datasets/{name}/attach/plan", "plan_attach", "Ask the source what attaching to it would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
-        op("POST", "/v1/datasets/{name}/resync", "resync_dsource", "Take a new first copy of the source", Operate, Accepts).takes::<Change>(&[("parameters", Parameters)]),
-        op("POST", "/v1/datasets/{name}/resync/plan", "plan_resync", "Ask the source what a new first copy would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters)]),
+        op("POST", "/v1/datasets/{name}/attach", "attach_dsource", "Follow a source again, the same or another", Operate, Accepts).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
+        op("POST", "/v1/datasets/{name}/attach/plan", "plan_attach", "Ask the source what attaching to it would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
+        op("POST", "/v1/datasets/{name}/resync", "resync_dsource", "Take a new first copy of the source", Operate, Accepts).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
+        op("POST", "/v1/datasets/{name}/resync/plan", "plan_resync", "Ask the source what a new first copy would do", Operate, json::<LinkPlan>()).takes::<Change>(&[("parameters", Parameters), ("source", OneSource)]),
         // It names a folder of the host, which no group owns.
         op("POST", "/v1/datasets/{name}/export", "export_vdb", "Write a VDB's files into a folder of the host", Administer, Accepts).takes::<Export>(&[]),
         op("POST", "/v1/datasets/{name}/start", "start_dataset", "Start its server", UseVdb, Accepts),

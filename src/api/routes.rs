@@ -20,7 +20,7 @@ use super::paging::{self, Page, Paged};
 use super::problem::Problem;
 use super::types::{
     Accepted, Bookmark, Change, Dataset, Event, Export, Job, JobLog, Link, LinkPlan, Points, Provision,
-    Replace, Repository, Snapshot,
+    Replace, Snapshot,
 };
 use crate::adapter::{Secrets, Target};
 use crate::base::{Error, ErrorKind, Result};
@@ -39,7 +39,6 @@ type Listed = std::result::Result<Response, Problem>;
 pub(super) fn router(engine: Arc<Engine>) -> Router {
     Router::new()
         .route("/v1/openapi.json", get(openapi))
-        .route("/v1/repositories", get(repositories))
         .route("/v1/dsources", get(list_dsources).post(link))
         .route("/v1/dsources/plan", post(plan_link))
         .route("/v1/vdbs", get(list_vdbs).post(provision))
@@ -64,6 +63,9 @@ pub(super) fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/jobs/{id}/log", get(job_log))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .route("/v1/events", get(list_events))
+        .merge(super::environments::routes())
+        .merge(super::sources::routes())
+        .merge(super::groups::routes())
         .merge(super::policies::routes())
         .merge(super::hooks::routes())
         .merge(super::stream::routes())
@@ -116,17 +118,6 @@ async fn openapi() -> impl axum::response::IntoResponse {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }
 
-async fn repositories(State(engine): Shared) -> Answer<Vec<Repository>> {
-    let found = blocking(engine, |engine| engine.repositories()).await?;
-    let row = |found: crate::adapter::Repository| Repository {
-        adapter: found.adapter,
-        version: found.version,
-        programs: found.programs.display().to_string(),
-        user: found.user,
-    };
-    Ok(Json(found.into_iter().map(row).collect()))
-}
-
 async fn list_dsources(
     State(engine): Shared,
     Extension(principal): Extension<Principal>,
@@ -165,6 +156,7 @@ fn link_request(link: Link) -> Result<LinkRequest> {
         name: link.name,
         group: link.group,
         adapter: link.adapter,
+        source: link.source,
         port: link.port,
         parameters: link.parameters,
         secrets: Secrets(link.secrets),

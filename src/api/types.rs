@@ -11,7 +11,7 @@ use super::hooks::NewHook;
 use crate::adapter::{Secrets, Span, Target};
 use crate::base::Error;
 use crate::catalog::{self, Role};
-use crate::engine;
+use crate::engine::{self, default_group};
 
 /// A request to link a source.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,9 @@ pub struct Link {
     #[serde(default = "default_group")]
     pub group: String,
     pub adapter: String,
+    /// A source config, whose address and password are taken.
+    #[serde(default)]
+    pub source: Option<String>,
     /// A free one when absent.
     #[serde(default)]
     pub port: Option<u16>,
@@ -49,11 +52,6 @@ impl std::fmt::Debug for Link {
             .field("adapter", &self.adapter)
             .finish_non_exhaustive()
     }
-}
-
-/// The group of what names none.
-pub fn default_group() -> String {
-    "default".into()
 }
 
 /// What a link will do.
@@ -198,6 +196,9 @@ pub struct Change {
     /// Whether an image of the newest snapshot is kept ready.
     #[serde(default)]
     pub images: Option<bool>,
+    /// A source config, whose address and password are taken.
+    #[serde(default)]
+    pub source: Option<String>,
     /// What the adapter understands: see its part of the documentation.
     #[serde(default = "no_parameters")]
     pub parameters: Value,
@@ -221,6 +222,7 @@ impl From<Change> for engine::ChangeRequest {
         Self {
             port: change.port,
             images: change.images,
+            source: change.source,
             parameters: change.parameters,
             secrets: Secrets(change.secrets),
         }
@@ -251,6 +253,8 @@ pub struct Dataset {
     pub role: String,
     pub group: String,
     pub adapter: String,
+    /// The source config that a dSource was linked with.
+    pub source: Option<String>,
     pub state: String,
     pub created: String,
     pub port: u16,
@@ -385,15 +389,6 @@ pub struct Event {
     pub message: String,
 }
 
-/// A database installation of the host.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Repository {
-    pub adapter: String,
-    pub version: String,
-    pub programs: String,
-    pub user: String,
-}
-
 /// A word of a catalog enumeration, as it is stored.
 pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
@@ -413,6 +408,7 @@ impl From<engine::DatasetView> for Dataset {
             name: record.name,
             group: record.group,
             adapter: record.adapter,
+            source: view.source,
             state: word(&record.state),
             created: record.created.to_string(),
             port: record.port,

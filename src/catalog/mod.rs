@@ -1,10 +1,12 @@
-//! What the engine knows: datasets, timeflows, snapshots, policies, hooks, jobs, events and faults, in one redb table.
+//! What the engine knows: environments, sources, groups, datasets, timeflows, snapshots, policies, hooks, jobs, events
+//! and faults, in one redb table.
 //!
 //! A record is a kind, a number and JSON with a version; `docs/format.md` has the bytes. Every change is one
 //! durable transaction. Losing the catalog loses no volume: the store knows nothing of it. Knows no databases:
 //! what an adapter keeps is a JSON value to it.
 
 mod backup;
+mod environments;
 mod images;
 mod policies;
 mod records;
@@ -12,6 +14,7 @@ mod tokens;
 mod transaction;
 
 pub use backup::BACKUP_FILE;
+pub use environments::{Environment, Group, Repository, SourceConfig};
 pub use images::*;
 pub use policies::*;
 pub use records::*;
@@ -96,6 +99,7 @@ impl Catalog {
         })?;
         let catalog = Self { database, writer: Mutex::new(()) };
         catalog.check_version()?;
+        environments::complete_groups(&catalog)?;
         Ok(catalog)
     }
 

@@ -46,6 +46,9 @@ pub struct Dataset {
     /// Whether an image of its newest snapshot is kept ready.
     #[serde(default = "yes")]
     pub images: bool,
+    /// Of a dSource: the source config that it was linked with.
+    #[serde(default)]
+    pub source: Option<u64>,
 }
 
 fn yes() -> bool {

@@ -109,6 +109,7 @@ impl Application {
             name: self.name,
             group: self.group,
             adapter: "command".into(),
+            source: None,
             port: self.port,
             parameters: json!({
                 "user": self.user,

@@ -107,8 +107,11 @@ pub(super) struct Postgres {
     #[arg(long, value_name = "DIR")]
     wal_path: Option<PathBuf>,
     /// Follow an external backup by streaming from the source; WAL files are the fallback, if a folder is named
-    #[arg(long, requires = "source_user")]
+    #[arg(long)]
     streaming: bool,
+    /// A source that was added: its address and password are taken
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["source_host", "source_port", "source_user", "source_tls", "source_ca", "password_file"])]
+    source: Option<String>,
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     source_host: String,
     #[arg(long, value_name = "PORT", default_value_t = 5432)]
@@ -116,7 +119,7 @@ pub(super) struct Postgres {
     #[command(flatten)]
     tls: SourceTls,
     /// A role of the source that may replicate
-    #[arg(long, value_name = "ROLE", required_if_eq("initiated_backup", "true"))]
+    #[arg(long, value_name = "ROLE")]
     source_user: Option<String>,
     /// The bootstrap superuser of an external backup that is not streamed: postgres if not told
     #[arg(long, value_name = "ROLE")]
@@ -191,17 +194,14 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
 
 fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Outcome> {
     let parameters = parameters(&arguments)?;
-    let mut secrets = BTreeMap::new();
-    if let Some(password) = password(arguments.password_file.as_deref(), PASSWORD_VARIABLE)? {
-        secrets.insert("source_password".to_owned(), password);
-    }
     let body = Link {
         name: arguments.name,
         group: arguments.group,
         adapter: "postgres".into(),
+        secrets: source_secrets(arguments.source.as_deref(), arguments.password_file.as_deref())?,
+        source: arguments.source,
         port: Some(arguments.staging_port),
         parameters,
-        secrets,
         logs: !arguments.no_logs,
         images: !arguments.no_image,
         policies: arguments.attached.policies.clone(),
@@ -230,6 +230,21 @@ fn submit_link(
 fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
     let settings: BTreeMap<String, String> = arguments.settings.iter().cloned().collect();
     let streams = arguments.initiated_backup || arguments.streaming;
+    match (streams, &arguments.source, &arguments.source_user) {
+        (true, None, None) => {
+            return Err(Error::invalid(
+                "name the source: --source NAME, or --source-user ROLE with --source-host and --source-port",
+            )
+            .into());
+        }
+        (false, Some(_), _) => {
+            return Err(Error::invalid(
+                "--source is followed by streaming: add --initiated-backup, or --streaming",
+            )
+            .into());
+        }
+        _ => {}
+    }
     let tls = &arguments.tls;
     let ca = absolute(&tls.source_ca)?;
     let source = arguments.source_user.as_ref().filter(|_| streams).map(|user| {
@@ -248,6 +263,18 @@ fn parameters(arguments: &Postgres) -> Result<serde_json::Value> {
         "source": source,
         "settings": settings,
     }))
+}
+
+/// The password of a source that is named by its address; a source that was added has its own.
+pub(super) fn source_secrets(
+    source: Option<&str>,
+    password_file: Option<&Path>,
+) -> Result<BTreeMap<String, String>> {
+    if source.is_some() {
+        return Ok(BTreeMap::new());
+    }
+    let password = password(password_file, PASSWORD_VARIABLE)?;
+    Ok(password.map(|password| ("source_password".to_owned(), password)).into_iter().collect())
 }
 
 /// A path that means the same to the daemon, which has another working directory.
@@ -375,6 +402,9 @@ impl Show for Dataset {
         let mut table = Table::facts();
         table.fact("name", &self.name);
         table.fact("group", &self.group);
+        if let Some(source) = &self.source {
+            table.fact("source config", source);
+        }
         table.fact("state", &self.state);
         table.fact("created", &self.created);
         table.fact("port", self.port.to_string());

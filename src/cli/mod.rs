@@ -11,9 +11,11 @@ mod daemon;
 mod demo;
 mod doctor;
 mod dsource;
+mod environment;
 mod event;
 mod exit;
 mod follow;
+mod group;
 mod hook;
 mod init;
 mod job;
@@ -26,9 +28,11 @@ mod output;
 mod policy;
 mod progress;
 mod relink;
+mod repository;
 mod signals;
 mod sizes;
 mod snapshot;
+mod source;
 mod status;
 mod store;
 mod timeflow;
@@ -84,6 +88,15 @@ enum Command {
     Clone(clone::Command),
     /// Run the daemon: the mounted store, its datasets, and the API
     Daemon(daemon::Arguments),
+    /// See the hosts that servers run on
+    #[command(subcommand)]
+    Environment(environment::Command),
+    /// See database installations, and say which may be chosen
+    #[command(subcommand)]
+    Repository(repository::Command),
+    /// Keep addresses and passwords of source databases
+    #[command(subcommand)]
+    Source(source::Command),
     /// Link databases and keep copies of them in sync
     #[command(subcommand)]
     Dsource(dsource::Command),
@@ -107,6 +120,9 @@ enum Command {
     /// See what happened
     #[command(subcommand)]
     Event(event::Command),
+    /// Make and manage groups: what shares permissions
+    #[command(subcommand)]
+    Group(group::Command),
     /// Make and revoke tokens for the API on TCP
     #[command(subcommand)]
     Token(token::Command),
@@ -173,6 +189,9 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Snapshot(command) => snapshot::run(command, context),
         Command::Clone(command) => clone::run(command, context),
         Command::Daemon(arguments) => daemon::run(&arguments, context),
+        Command::Environment(command) => environment::run(&command, context),
+        Command::Repository(command) => repository::run(command, context),
+        Command::Source(command) => source::run(command, context),
         Command::Dsource(command) => dsource::run(command, context),
         Command::Vdb(command) => vdb::run(command, context),
         Command::Timeflow(command) => timeflow::run(&command, context),
@@ -181,6 +200,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Hook(command) => hook::run(command, context),
         Command::Job(command) => job::run(&command, context),
         Command::Event(command) => event::run(&command, context),
+        Command::Group(command) => group::run(command, context),
         Command::Token(command) => token::run(command, context),
         Command::Config(command) => config::run(&command, context),
         Command::Store(command) => store::run(&command, context),

@@ -6,15 +6,16 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::context::Context;
-use super::dsource::{
-    PASSWORD_VARIABLE, Review, SourceTls, Target, absolute, finish, parse_setting, password,
-};
+use super::dsource::{Review, SourceTls, Target, absolute, finish, parse_setting, source_secrets};
 use super::exit::{Outcome, Result};
 use crate::api::{ApiClient, Change, LinkPlan, segment};
 
 /// Another address of the source; what is not named stays.
 #[derive(Args)]
 pub(super) struct Source {
+    /// A source that was added: its address and password are taken
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["source_host", "source_port", "source_user", "source_tls", "source_ca", "password_file"])]
+    source: Option<String>,
     #[arg(long, value_name = "HOST")]
     source_host: Option<String>,
     #[arg(long, value_name = "PORT")]
@@ -167,9 +168,10 @@ fn change(source: Source, settings: Settings, external_backup: Option<PathBuf>) 
             parameters.insert(name.to_owned(), json!(path));
         }
     }
-    let mut change = Change { parameters: Value::Object(parameters), ..Change::default() };
-    if let Some(password) = password(source.password_file.as_deref(), PASSWORD_VARIABLE)? {
-        change.secrets.insert("source_password".to_owned(), password);
-    }
-    Ok(change)
+    Ok(Change {
+        parameters: Value::Object(parameters),
+        secrets: source_secrets(source.source.as_deref(), source.password_file.as_deref())?,
+        source: source.source,
+        ..Change::default()
+    })
 }

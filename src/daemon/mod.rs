@@ -134,6 +134,10 @@ impl Daemon {
             random: Arc::clone(&environment.random),
             jobs_max: options.jobs_max,
         })?;
+        // What is missing of the host's is for who links to learn; it keeps nobody else from working.
+        if let Err(e) = engine.refresh_own_environment() {
+            tracing::warn!("looking for database installations: {e}");
+        }
         let mut http = Http::new(&engine)?;
         // Before anything runs: an address that is taken ends the start.
         if let Some(listen) = &options.listen {

@@ -22,6 +22,8 @@ pub struct DatasetView {
     pub faults: Vec<Fault>,
     /// How to connect, by variable name.
     pub connection: BTreeMap<String, String>,
+    /// The source config that it was linked with.
+    pub source: Option<String>,
 }
 
 /// A dataset and its server's health, asked now.
@@ -62,6 +64,7 @@ impl Engine {
         Ok(DatasetView {
             snapshots: self.snapshots_of(dataset.id)?.len(),
             faults: self.open_faults(dataset.id)?,
+            source: self.source_of(&dataset)?,
             timeflow,
             connection,
             dataset,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Engine;
+use super::groups::ensure_group;
 use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
+use super::sources::number_of;
 use crate::adapter::{Secrets, Task};
 use crate::base::{ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Timeflow, TimeflowState};
@@ -18,6 +20,8 @@ pub struct LinkRequest {
     pub name: String,
     pub group: String,
     pub adapter: String,
+    /// A source config, whose address and password are taken.
+    pub source: Option<String>,
     /// A free one when absent.
     pub port: Option<u16>,
     /// The adapter's own: source, mode, settings.
@@ -45,6 +49,7 @@ impl LinkRequest {
 impl Engine {
     /// Starts a link: job `DB_LINK`, and after it `DB_SYNC`. Asks the source first, and refuses at once what cannot be.
     pub fn link(self: &Arc<Self>, request: LinkRequest) -> Result<JobHandle> {
+        let request = self.link_with_source(&request)?;
         let (plan, port) = self.plan_link_at(&request)?;
         let (dataset, timeflow) = self.new_dataset(&request, port, plan.config)?;
         let kept = self.secrets.put(dataset.id, &request.secrets);
@@ -79,11 +84,13 @@ impl Engine {
         let volume = self.new_volume_name(&request.name)?;
         let log_volume =
             Some(self.new_volume_name_for(&request.name, "log-")?).filter(|_| request.logs && abilities.logs);
-        self.catalog.change(|change| {
+        let (dataset, timeflow, new_group) = self.catalog.change(|change| {
             // Looked at again where nobody else can add one meanwhile.
             for other in change.list::<Dataset>()? {
                 super::dataset::check_distinct(&other, &request.name, port)?;
             }
+            let source = number_of(change, request.source.as_deref())?;
+            let new_group = ensure_group(change, &request.group, created)?;
             let id = change.next_id()?;
             let timeflow = Timeflow {
                 id: change.next_id()?,
@@ -110,11 +117,14 @@ impl Engine {
                 timeflow: Some(timeflow.id),
                 locked: false,
                 images: request.images && abilities.images,
+                source,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
-            Ok((dataset, timeflow))
-        })
+            Ok((dataset, timeflow, new_group))
+        })?;
+        self.group_made(new_group, &dataset.group);
+        Ok((dataset, timeflow))
     }
 
     fn carry_out_link(

@@ -6,8 +6,10 @@
 
 mod dataset;
 mod door;
+mod environments;
 mod export;
 mod faults;
+mod groups;
 mod hooks;
 mod images;
 mod jobs;
@@ -28,6 +30,7 @@ mod run_hooks;
 mod secrets;
 mod simulate;
 mod snapshot;
+mod sources;
 mod state;
 mod ticks;
 mod tokens;
@@ -44,6 +47,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 pub use dataset::{DatasetView, Listing};
+pub use environments::{EnvironmentView, RepositoryView};
+pub use groups::{GroupView, default_group};
 pub use hooks::{Attachments, HookSource, NewHook};
 pub use jobs::{JobHandle, JobLog};
 pub use link::LinkRequest;
@@ -52,10 +57,11 @@ pub use provision::ProvisionRequest;
 pub use relink::ChangeRequest;
 pub use retention::SnapshotVerdict;
 pub use simulate::{ScheduledRuns, Simulation, SimulationRequest};
+pub use sources::{NewSource, SourceChange, SourceView};
 pub use tokens::{Shown, TokenRequest};
 pub use volumes::Volumes;
 
-use crate::adapter::{Adapter, Instance, LinkPlan, Problem, Repository};
+use crate::adapter::{Adapter, Instance, LinkPlan, Problem};
 use crate::base::{Clock, Error, ErrorKind, Random, Result, Storage};
 use crate::catalog::{Catalog, Dataset, Event, Job, Severity, Timeflow};
 use jobs::Runner;
@@ -127,6 +133,7 @@ impl Engine {
             hooks,
             runner: Runner::new(parts.jobs_max),
         });
+        engine.open_environment()?;
         engine.recover()?;
         Ok(engine)
     }
@@ -135,26 +142,25 @@ impl Engine {
         &self.catalog
     }
 
-    /// The installations that all adapters find on this host.
-    pub fn repositories(&self) -> Result<Vec<Repository>> {
-        let found: Result<Vec<_>> = self.adapters.values().map(|adapter| adapter.discover()).collect();
-        Ok(found?.into_iter().flatten().collect())
-    }
-
     /// Asks the source what a link would do; changes nothing.
     pub fn plan_link(&self, request: &LinkRequest) -> Result<LinkPlan> {
-        self.plan_link_at(request).map(|(plan, _)| plan)
+        self.plan_link_at(&self.link_with_source(request)?).map(|(plan, _)| plan)
     }
 
     /// The same, with the port it would have.
     fn plan_link_at(&self, request: &LinkRequest) -> Result<(LinkPlan, u16)> {
         self.check_new_name(&request.name)?;
         secrets::check_secret_names(&request.secrets)?;
+        self.check_group(&request.group)?;
         self.check_attachments(crate::catalog::Role::Dsource, &request.attachments)?;
         let adapter = self.adapter(&request.adapter)?;
         let port = request.port.map_or_else(|| self.free_port(), Ok)?;
         self.check_port_free(port)?;
-        Ok((adapter.plan_link(&request.adapter_request(port), &request.secrets)?, port))
+        let mut plan = adapter.plan_link(&request.adapter_request(port), &request.secrets)?;
+        if let Some(source) = &request.source {
+            plan.review.insert(0, ("source config".into(), source.clone()));
+        }
+        Ok((plan, port))
     }
 
     fn adapter(&self, kind: &str) -> Result<&Arc<dyn Adapter>> {

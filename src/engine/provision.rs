@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::Engine;
+use super::groups::ensure_group;
 use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
@@ -92,11 +93,12 @@ impl Engine {
         let created = self.now();
         let logs = request.logs && self.adapter(&origin.parent.adapter)?.abilities().logs;
         let volumes = self.timeflow_volumes(&request.name, logs)?;
-        self.catalog.change(|change| {
+        let (dataset, timeflow, new_group) = self.catalog.change(|change| {
             require_ready(change, origin.snapshot.id)?;
             for other in change.list::<Dataset>()? {
                 super::dataset::check_distinct(&other, &request.name, port)?;
             }
+            let new_group = ensure_group(change, &request.group, created)?;
             let id = change.next_id()?;
             let timeflow = new_timeflow(change.next_id()?, id, volumes, created, origin);
             let dataset = Dataset {
@@ -112,11 +114,14 @@ impl Engine {
                 timeflow: Some(timeflow.id),
                 locked: false,
                 images: false,
+                source: None,
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
-            Ok((dataset, timeflow))
-        })
+            Ok((dataset, timeflow, new_group))
+        })?;
+        self.group_made(new_group, &dataset.group);
+        Ok((dataset, timeflow))
     }
 
     fn carry_out_provision(

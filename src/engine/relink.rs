@@ -11,6 +11,7 @@ use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::secrets::{OWN, check_secret_names};
+use super::sources::source_after;
 use crate::adapter::{Adapter, ChangeKind, Instance, LinkPlan, Secrets, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Dataset, DatasetState, JobKind, Role, Timeflow, TimeflowState};
@@ -21,6 +22,8 @@ pub struct ChangeRequest {
     pub port: Option<u16>,
     /// Whether an image of the newest snapshot is kept ready.
     pub images: Option<bool>,
+    /// A source config, whose address and password are taken.
+    pub source: Option<String>,
     /// The adapter's own.
     pub parameters: Value,
     pub secrets: Secrets,
@@ -30,8 +33,13 @@ impl Engine {
     /// What a change, an attachment or a resynchronization would do; changes nothing.
     pub fn plan_relink(&self, name: &str, kind: JobKind, request: &ChangeRequest) -> Result<LinkPlan> {
         let dataset = self.dataset(name)?;
+        self.plan_change(&dataset, kind, &self.change_with_source(&dataset, request)?)
+    }
+
+    /// The same with the source's address in the request already.
+    fn plan_change(&self, dataset: &Dataset, kind: JobKind, request: &ChangeRequest) -> Result<LinkPlan> {
         check_secret_names(&request.secrets)?;
-        let instance = self.changed_instance(&dataset, request)?;
+        let instance = self.changed_instance(dataset, request)?;
         let adapter = self.adapter(&dataset.adapter)?;
         match kind {
             JobKind::DbResync => adapter.plan_resync(&instance, &request.parameters),
@@ -62,7 +70,8 @@ impl Engine {
         if let Some(port) = request.port.filter(|port| *port != dataset.port) {
             self.check_port_free(port)?;
         }
-        let plan = self.plan_relink(name, JobKind::DbConfigure, &request)?;
+        let request = self.change_with_source(&dataset, &request)?;
+        let plan = self.plan_change(&dataset, JobKind::DbConfigure, &request)?;
         self.relink(&dataset, JobKind::DbConfigure, move |engine, dataset, task| {
             engine.carry_out_change(dataset, plan.config, &request, task)
         })
@@ -108,7 +117,8 @@ impl Engine {
         if dataset.state != DatasetState::Detached {
             return Err(Error::new(ErrorKind::Precondition, format!("{name} is not detached")));
         }
-        let plan = self.plan_relink(name, JobKind::DbAttach, &request)?;
+        let request = self.change_with_source(&dataset, &request)?;
+        let plan = self.plan_change(&dataset, JobKind::DbAttach, &request)?;
         self.relink(&dataset, JobKind::DbAttach, move |engine, dataset, task| {
             engine.carry_out_attach(dataset, plan, &request, task)
         })
@@ -170,7 +180,7 @@ impl Engine {
             .change(|change| {
                 change.update::<Dataset>(old.id, |dataset| {
                     dataset.config = old.config.clone();
-                    (dataset.port, dataset.images) = (old.port, old.images);
+                    (dataset.port, dataset.images, dataset.source) = (old.port, old.images, old.source);
                 })
             })
             .and_then(|back| {
@@ -191,8 +201,10 @@ impl Engine {
                     super::dataset::check_distinct(&other, &old.name, port)?;
                 }
             }
+            let source = source_after(change, old, request)?;
             change.update::<Dataset>(old.id, |dataset| {
                 dataset.config = config;
+                dataset.source = source;
                 dataset.port = port;
                 dataset.images = request.images.unwrap_or(dataset.images);
             })
@@ -229,9 +241,11 @@ impl Engine {
         });
         let attached = attached.and_then(|()| {
             self.catalog.change(|change| {
+                let source = source_after(change, old, request)?;
                 change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.held = None)?;
                 change.update::<Dataset>(old.id, |dataset| {
                     dataset.config = instance.config.clone();
+                    dataset.source = source;
                     dataset.state = DatasetState::Active;
                 })
             })
@@ -308,7 +322,8 @@ impl Engine {
         if dataset.state != DatasetState::Detached {
             self.check_operable(&dataset)?;
         }
-        let plan = self.plan_relink(name, JobKind::DbResync, &request)?;
+        let request = self.change_with_source(&dataset, &request)?;
+        let plan = self.plan_change(&dataset, JobKind::DbResync, &request)?;
         self.relink(&dataset, JobKind::DbResync, move |engine, dataset, task| {
             engine.carry_out_resync(dataset, plan, &request, task)
         })
@@ -331,7 +346,7 @@ impl Engine {
         let new = self.new_resync_timeflow(dataset, &old, plan.config.clone())?;
         let mut instance = self.instance(dataset, &new)?;
         instance.config = plan.config;
-        if let Err(error) = self.build_resync(dataset, &old, &new, &mut instance, task) {
+        if let Err(error) = self.build_resync(dataset, (&old, &new), request, &mut instance, task) {
             task.log(&format!("failed: {error}"));
             task.compensate("go back to the old copy");
             self.abandon_resync(dataset, &new, &instance, (request, &before), task);
@@ -376,8 +391,8 @@ impl Engine {
     fn build_resync(
         &self,
         dataset: &Dataset,
-        old: &Timeflow,
-        new: &Timeflow,
+        (old, new): (&Timeflow, &Timeflow),
+        request: &ChangeRequest,
         instance: &mut Instance,
         task: &mut JobTask,
     ) -> Result<()> {
@@ -393,6 +408,7 @@ impl Engine {
         let (now, left) = (self.now(), dataset.config.clone());
         let was_attached = dataset.state != DatasetState::Detached;
         self.catalog.change(|change| {
+            let source = source_after(change, dataset, request)?;
             change.update::<Timeflow>(old.id, |timeflow| {
                 timeflow.state = TimeflowState::Retired;
                 timeflow.retired = Some(now);
@@ -408,6 +424,7 @@ impl Engine {
                 dataset.timeflow = Some(new.id);
                 dataset.state = DatasetState::Active;
                 dataset.config = instance.config.clone();
+                dataset.source = source;
             })
         })?;
         Ok(())

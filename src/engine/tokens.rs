@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Engine;
+use super::groups::ensure_group;
 use super::names::check_name;
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Severity, Token, TokenRole};
@@ -38,20 +39,26 @@ impl Engine {
     /// Makes a token; the text is what its holder shows, and can be had only now.
     pub fn create_token(&self, request: &TokenRequest) -> Result<(Token, String)> {
         check_name("token", &request.name)?;
-        check_groups(request)?;
+        check_role(request)?;
         let mut secret = [0; SECRET_BYTES];
         for part in secret.chunks_exact_mut(8) {
             part.copy_from_slice(&self.random.next_u64().to_le_bytes());
         }
         let created = self.now();
         let expires = request.lifetime.map(|lifetime| expiry(created, lifetime)).transpose()?;
-        let token = self.catalog.change(|change| {
+        let (token, new_groups) = self.catalog.change(|change| {
             if change.list::<Token>()?.iter().any(|other| other.name == request.name) {
                 return Err(Error::new(
                     ErrorKind::Exists,
                     format!("there is a token {} already", request.name),
                 )
                 .with_hint(format!("revoke it with `stillpoint token revoke {}`", request.name)));
+            }
+            let mut new_groups = Vec::new();
+            for group in &request.groups {
+                if ensure_group(change, group, created)? {
+                    new_groups.push(group);
+                }
             }
             let token = Token {
                 id: change.next_id()?,
@@ -63,8 +70,9 @@ impl Engine {
                 hash: blake3::hash(&secret).to_hex().to_string(),
             };
             change.put(&token)?;
-            Ok(token)
+            Ok((token, new_groups))
         })?;
+        new_groups.into_iter().for_each(|group| self.group_made(true, group));
         self.event(Severity::Info, "TOKEN_CREATED", None, None, &format!("token {} was made", token.name));
         let text = format!("{PREFIX}{}_{}", token.id, hex(&secret));
         Ok((token, text))
@@ -115,10 +123,7 @@ impl Engine {
     }
 }
 
-fn check_groups(request: &TokenRequest) -> Result<()> {
-    for group in &request.groups {
-        check_name("group", group)?;
-    }
+fn check_role(request: &TokenRequest) -> Result<()> {
     match request.role {
         TokenRole::Admin if !request.groups.is_empty() => {
             Err(Error::invalid("an admin is not bound to groups: name none, or another role"))

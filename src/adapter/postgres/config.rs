@@ -86,11 +86,13 @@ pub(super) struct SourceChange {
     pub user: Option<String>,
     pub tls: Option<TlsMode>,
     pub ca: Option<PathBuf>,
+    pub database: Option<String>,
 }
 
 impl SourceChange {
     /// The address with the change.
     pub(super) fn of(self, old: Option<SourceAddress>) -> Result<SourceAddress> {
+        let database = self.database.or_else(|| Some(old.as_ref()?.database.clone()));
         let (host, port, user, tls, ca) = match old {
             Some(old) => (Some(old.host), Some(old.port), Some(old.user), old.tls, old.ca),
             None => Default::default(),
@@ -105,6 +107,7 @@ impl SourceChange {
             user: self.user.or(user).ok_or_else(|| lacks("user"))?,
             tls,
             ca,
+            database: database.unwrap_or_else(default_database),
         })
     }
 }
@@ -122,6 +125,13 @@ pub(super) struct SourceAddress {
     /// The certificates of the authorities that vouch for it, in PEM.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// The database that the engine connects to with SQL.
+    #[serde(default = "default_database")]
+    pub database: String,
+}
+
+fn default_database() -> String {
+    super::DATABASE.to_owned()
 }
 
 /// What a dataset of this adapter is run with.

@@ -23,6 +23,10 @@ pub struct Installation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Installations {
     folders: Vec<PathBuf>,
+    /// Folders of programs that were added while the daemon ran, behind the others.
+    added: Vec<PathBuf>,
+    /// Folders of programs that nothing new is to run with.
+    disabled: Vec<PathBuf>,
 }
 
 impl Installation {
@@ -62,26 +66,52 @@ impl Installations {
     /// Those of the packages, and those in `folders`: each has `bin/postgres`, or is such a `bin` itself, or holds such
     /// folders, as `/usr/lib/postgresql` does. Of one major version the last one named is used.
     pub fn with(folders: Vec<PathBuf>) -> Self {
-        Self { folders }
+        Self { folders, ..Self::default() }
     }
 
-    /// Every installation, oldest major version first.
+    /// Adds folders of programs, and leaves some out of every choice.
+    pub(super) fn choose(&mut self, added: Vec<PathBuf>, disabled: Vec<PathBuf>) {
+        (self.added, self.disabled) = (added, disabled);
+    }
+
+    /// Every installation that may be chosen, oldest major version first.
     pub fn all(&self) -> Vec<Installation> {
+        let mut found = self.found();
+        found.retain(|installation| !self.disabled.contains(&installation.programs));
+        found
+    }
+
+    /// Every installation, also those that are not to be chosen, oldest major version first.
+    pub(super) fn found(&self) -> Vec<Installation> {
         let mut found: Vec<Installation> = below(Path::new(ROOT), |programs| {
             // Debian's folders have the number for a name: no program need be asked.
             programs.parent()?.file_name()?.to_str()?.parse().ok()
         });
-        for folder in &self.folders {
-            let asked = |programs: &Path| major_of(&version_of(programs)?);
-            let places = [folder.clone(), folder.join("bin")];
-            let there = places.into_iter().filter(|place| place.join("postgres").exists());
-            let itself =
-                there.filter_map(|programs| Some(Installation { major: asked(&programs)?, programs }));
-            found.extend(itself);
-            found.extend(below(folder, asked));
+        found.extend(self.folders.iter().chain(&self.added).flat_map(|folder| Self::in_folder(folder)));
+        // One that is named twice counts as named last.
+        let later = |at: usize| found[at + 1..].iter().any(|other| other.programs == found[at].programs);
+        let mut all: Vec<Installation> =
+            (0..found.len()).filter(|at| !later(*at)).map(|at| found[at].clone()).collect();
+        all.sort_by_key(|installation| installation.major);
+        all
+    }
+
+    /// Those of one folder.
+    pub(super) fn in_folder(folder: &Path) -> Vec<Installation> {
+        let asked = |programs: &Path| major_of(&version_of(programs)?);
+        let places = [folder.to_owned(), folder.join("bin")];
+        let there = places.into_iter().filter(|place| place.join("postgres").exists());
+        let itself = there.filter_map(|programs| Some(Installation { major: asked(&programs)?, programs }));
+        itself.chain(below(folder, asked)).collect()
+    }
+
+    /// The programs for something new that would be run with these: others of the major version when these are
+    /// disabled.
+    pub(super) fn instead_of(&self, major: u32, programs: &Path) -> Result<PathBuf> {
+        match self.disabled.iter().any(|disabled| disabled == programs) {
+            true => Ok(self.of(major)?.programs),
+            false => Ok(programs.to_owned()),
         }
-        found.sort_by_key(|installation| installation.major);
-        found
     }
 
     /// The installation of a major version; the error says what there is.
@@ -89,21 +119,35 @@ impl Installations {
         let all = self.all();
         let majors: Vec<String> = all.iter().map(|found| found.major.to_string()).collect();
         all.into_iter().rfind(|found| found.major == major).ok_or_else(|| {
+            if let Some(disabled) = self.found().into_iter().rfind(|found| found.major == major) {
+                return Error::new(
+                    ErrorKind::Precondition,
+                    format!(
+                        "PostgreSQL {major} is needed, and the repository at {} is disabled: see `stillpoint \
+                         repository list` and enable it, or add another one",
+                        disabled.programs.display()
+                    ),
+                );
+            }
             let have = if majors.is_empty() { "none".to_owned() } else { majors.join(", ") };
             Error::new(
                 ErrorKind::Precondition,
                 format!(
                     "the source runs PostgreSQL {major}, and this host has {have} below {}: apt-get install \
-                     postgresql-{major}, or name the folder of an installation with `daemon --postgres DIR`",
+                     postgresql-{major}, or name the folder of an installation with `stillpoint repository add --path \
+                     DIR` or `daemon --postgres DIR`",
                     self.shown()
                 ),
             )
         })
     }
 
-    /// The newest installation with client programs, which talk to every older server.
+    /// The newest installation with client programs, which talk to every older server. One that is disabled serves when
+    /// there is no other: it only asks.
     pub(super) fn newest(&self) -> Result<Installation> {
-        self.all().into_iter().rfind(|found| found.programs.join("psql").exists()).ok_or_else(|| {
+        let mut found = self.found();
+        found.sort_by_key(|installation| !self.disabled.contains(&installation.programs));
+        found.into_iter().rfind(|found| found.programs.join("psql").exists()).ok_or_else(|| {
             Error::new(
                 ErrorKind::Precondition,
                 format!(
@@ -115,7 +159,7 @@ impl Installations {
     }
 
     fn shown(&self) -> String {
-        let folders = self.folders.iter().map(|folder| folder.display().to_string());
+        let folders = self.folders.iter().chain(&self.added).map(|folder| folder.display().to_string());
         std::iter::once(ROOT.to_owned()).chain(folders).collect::<Vec<_>>().join(", ")
     }
 }
@@ -198,5 +242,36 @@ mod tests {
         let error = installations.of(94).unwrap_err();
         assert!(error.message().contains("91, 92, 93") || error.message().contains("92, 93"), "{error}");
         assert!(error.message().contains("--postgres"), "{error}");
+    }
+
+    #[test]
+    fn a_disabled_one_is_not_chosen_and_an_added_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["one/bin", "two/bin"].map(|name| folder.path().join(name));
+        make(&one, "91.1", &["psql"]);
+        make(&two, "91.2", &[]);
+        let mut installations = Installations::with(vec![folder.path().join("one")]);
+        assert_eq!(installations.of(91).unwrap().programs, one);
+        installations.choose(vec![two.clone()], Vec::new());
+        assert_eq!(installations.of(91).unwrap().programs, two);
+        // Added once more by its folder: it is one all the same.
+        installations.choose(vec![two.clone(), one.clone()], Vec::new());
+        assert_eq!(installations.found().iter().filter(|found| found.major == 91).count(), 2);
+        assert_eq!(installations.of(91).unwrap().programs, one);
+
+        installations.choose(vec![two.clone()], vec![two.clone()]);
+        assert_eq!(installations.of(91).unwrap().programs, one);
+        assert_eq!(installations.instead_of(91, &two).unwrap(), one);
+        assert_eq!(installations.instead_of(91, &one).unwrap(), one);
+        assert!(installations.found().iter().any(|found| found.programs == two));
+        installations.choose(Vec::new(), vec![one.clone()]);
+        let error = installations.of(91).unwrap_err();
+        let named = [one.to_str().unwrap(), "is disabled", "repository list"];
+        assert!(named.iter().all(|part| error.message().contains(part)), "{error}");
+        assert!(installations.instead_of(91, &one).is_err());
+        // Its clients ask only when no other one's can.
+        make(&two, "90.2", &["psql"]);
+        installations.choose(vec![two.clone()], vec![one]);
+        assert_eq!(installations.newest().unwrap().programs, two);
     }
 }

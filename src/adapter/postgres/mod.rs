@@ -39,17 +39,21 @@ mod wal_folder;
 pub use installation::{Installation, Installations, POSTGRES_VARIABLE};
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
     Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
+    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
+    Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
-use config::{Config, Metadata, keep, read};
+use config::{Config, Metadata, SourceAddress, keep, read};
 use server::Server;
 
 /// The database to connect to when none is asked for.
@@ -59,12 +63,26 @@ const DATABASE: &str = "postgres";
 pub struct Postgres {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    installations: Installations,
+    /// Changed while operations run: each one takes what there is when it begins.
+    installations: RwLock<Installations>,
 }
 
 impl Postgres {
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, installations: Installations) -> Self {
-        Self { clock, random, installations }
+        Self { clock, random, installations: RwLock::new(installations) }
+    }
+
+    fn installations(&self) -> Installations {
+        self.installations.read().clone()
+    }
+
+    fn repository(&self, found: Installation) -> Result<Repository> {
+        Ok(Repository {
+            adapter: self.kind().into(),
+            version: found.version().unwrap_or_else(|| found.major.to_string()),
+            programs: found.programs,
+            user: OsUser::for_servers("postgres")?.name,
+        })
     }
 
     fn server<'a>(&'a self, instance: &'a Instance) -> Result<Server<'a>> {
@@ -88,18 +106,36 @@ impl Adapter for Postgres {
     }
 
     fn discover(&self) -> Result<Vec<Repository>> {
+        self.installations().found().into_iter().map(|found| self.repository(found)).collect()
+    }
+
+    fn discover_in(&self, folder: &Path) -> Result<Vec<Repository>> {
+        Installations::in_folder(folder).into_iter().map(|found| self.repository(found)).collect()
+    }
+
+    fn use_repositories(&self, added: Vec<PathBuf>, disabled: Vec<PathBuf>) {
+        self.installations.write().choose(added, disabled);
+    }
+
+    fn programs(&self, config: &Value) -> Option<PathBuf> {
+        read::<Config>("the configuration", config).ok().map(|config| config.programs)
+    }
+
+    fn ask_address(&self, address: &Value, secrets: &Secrets) -> Result<SourceFacts> {
+        let address: SourceAddress = read("the source's address", address)?;
         let user = OsUser::for_servers("postgres")?;
-        let found = self.installations.all().into_iter().map(|found| Repository {
-            adapter: self.kind().into(),
-            version: found.version().unwrap_or_else(|| found.major.to_string()),
-            programs: found.programs,
-            user: user.name.clone(),
-        });
-        Ok(found.collect())
+        let found = link::ask_source(&address, &user, secrets, &self.installations())?;
+        Ok(SourceFacts {
+            version: found.version,
+            identity: found.system_id,
+            size_bytes: found.bytes,
+            warnings: found.warnings,
+        })
     }
 
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
         link::plan(request, secrets, self)
+        link::plan(request, secrets, &*self.random, &self.installations())
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
@@ -120,6 +156,11 @@ impl Adapter for Postgres {
 
     fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
         change::plan_resync(&self.server(instance)?, change, self)
+        change::plan(&self.server(instance)?, change, kind, &*self.random, &self.installations())
+    }
+
+    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
+        change::plan_resync(&self.server(instance)?, change, &*self.random, &self.installations())
     }
 
     fn detached(&self, instance: &Instance) -> Result<Value> {
@@ -189,6 +230,7 @@ impl Adapter for Postgres {
             settings: options.settings.clone(),
             owner: options.owner.clone(),
             renames: options.renames.clone(),
+            programs: self.installations().instead_of(parent.major, &parent.programs)?,
             ..config::of_clone(parent, read("the snapshot's records", metadata)?)
         };
         keep("the configuration", &config)
@@ -198,6 +240,10 @@ impl Adapter for Postgres {
         let vdb: Config = read("the configuration of the VDB", vdb)?;
         let parent: Config = read("the configuration of the parent", parent)?;
         let mut config = config::of_clone(parent, read("the snapshot's records", metadata)?);
+        // What it runs with already is no new choice.
+        if config.programs != vdb.programs {
+            config.programs = self.installations().instead_of(config.major, &config.programs)?;
+        }
         // An undo goes back to what had the old ones.
         config.raise_limits(vdb.limits);
         config.add_tablespaces(vdb.tablespaces);
@@ -279,7 +325,7 @@ impl Adapter for Postgres {
         let source = server.config.source.as_ref().map(|source| HookSource {
             host: source.host.clone(),
             port: source.port,
-            database: DATABASE.into(),
+            database: source.database.clone(),
         });
         Ok(HookAccess {
             user: Some(server.programs.user.name.clone()),

@@ -95,13 +95,13 @@ pub(super) fn ask(
 
 /// Connects for SQL; an error says what it takes.
 pub(super) fn connect(address: &SourceAddress, password: Option<&str>) -> Result<Sql> {
-    Sql::over_network(address, password, "postgres").map_err(|e| {
+    Sql::over_network(address, password, &address.database).map_err(|e| {
         let advice = match e.kind() {
             _ if password.is_none() => "no password was given: name its file, or set the environment variable".to_owned(),
             ErrorKind::NotAllowed => format!(
-                "check the password, and that pg_hba.conf lets {} connect from this host to the database postgres \
+                "check the password, and that pg_hba.conf lets {} connect from this host to the database {} \
                  and to replication, with TLS or without as it is asked for",
-                address.user
+                address.user, address.database
             ),
             _ => "check host, port and listen_addresses, and that the source runs".to_owned(),
         };

@@ -89,6 +89,7 @@ fn bench() -> Bench {
             timeflow: None,
             locked: false,
             images: false,
+            source: None,
         };
         let job = Job {
             dataset: Some(id),

@@ -7,12 +7,14 @@ use super::*;
 use crate::api::openapi::document;
 
 /// Body fields that name no group and no dataset to take from or to work on.
-const OTHER_FIELDS: [&str; 28] = [
+const OTHER_FIELDS: [&str; 33] = [
     "adapter",
     "at",
     "command",
+    "database",
     "environment",
     "groups",
+    "host",
     "images",
     "kind",
     "lifetime_seconds",
@@ -20,6 +22,8 @@ const OTHER_FIELDS: [&str; 28] = [
     "name",
     "owner",
     "parameters",
+    "password",
+    "path",
     "point",
     "policies",
     "policy",
@@ -35,6 +39,7 @@ const OTHER_FIELDS: [&str; 28] = [
     "settings",
     "time_limit_seconds",
     "to",
+    "user",
     // One of the VDB's own snapshots.
     "rewind_vdb.from",
 ];
