@@ -41,8 +41,8 @@ pub use types::*;
 use crate::engine::Engine;
 // What the engine shows is made for the wire: one type each.
 pub use crate::engine::{
-    EnvironmentView as Environment, GroupView as Group, NewSource, RepositoryView as Repository, SourceChange,
-    SourceView as SourceConfig, default_group,
+    EnvironmentView as Environment, GroupView as Group, NewSource, RepositoryView as Repository,
+    SourceChange, SourceView as SourceConfig, default_group,
 };
 
 /// The whole API, for connections that carry `Via` as an extension; those without it come from the network.

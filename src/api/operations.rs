@@ -14,7 +14,8 @@ use super::types::{
     Snapshot,
 };
 use super::{
-    Environment, Group as GroupOf, GroupName, NewRepository, NewSource, Repository, SourceChange, SourceConfig,
+    Environment, Group as GroupOf, GroupName, NewRepository, NewSource, Repository, SourceChange,
+    SourceConfig,
 };
 
 /// The right that an operation needs. Each one contains the ones before it.

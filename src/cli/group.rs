@@ -32,8 +32,7 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List => context.output.show(&Groups(client.get("/v1/groups")?))?,
         Command::Show { name } => context.output.show(&client.get::<Group>(&path(&name))?)?,
         Command::Rename { name, new } => {
-            let renamed: Group =
-                client.post(&format!("{}/rename", path(&name)), &GroupName { name: new })?;
+            let renamed: Group = client.post(&format!("{}/rename", path(&name)), &GroupName { name: new })?;
             context.output.show(&renamed)?;
         }
         Command::Remove { name } => client.delete::<()>(&path(&name))?,
@@ -49,7 +48,8 @@ impl Show for Groups {
     fn table(&self) -> Table {
         let mut table = Table::new(&["NAME", ">DATASETS", ">SOURCES", ">TOKENS"]);
         for group in &self.0 {
-            let counts = [&group.datasets, &group.sources, &group.tokens].map(|names| names.len().to_string());
+            let counts =
+                [&group.datasets, &group.sources, &group.tokens].map(|names| names.len().to_string());
             table.row(std::iter::once(group.name.clone()).chain(counts).collect());
         }
         table

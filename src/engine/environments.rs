@@ -231,7 +231,8 @@ impl Engine {
             change.update::<Environment>(environment, |environment| environment.refreshed = Some(now))?;
             Ok((came, gone))
         })?;
-        came.iter().for_each(|one| self.repository_event(Severity::Info, "REPOSITORY_FOUND", one, "was found"));
+        came.iter()
+            .for_each(|one| self.repository_event(Severity::Info, "REPOSITORY_FOUND", one, "was found"));
         let missed = "is no longer there; what runs with it cannot be started again";
         gone.iter().for_each(|one| self.repository_event(Severity::Warning, "REPOSITORY_GONE", one, missed));
         Ok(())
@@ -286,7 +287,9 @@ impl Engine {
     pub fn add_repositories(&self, folder: &Path) -> Result<Vec<RepositoryView>> {
         let shown = folder.display();
         if !folder.is_absolute() {
-            return Err(Error::invalid(format!("{shown} is no folder from the root on: write its whole path")));
+            return Err(Error::invalid(format!(
+                "{shown} is no folder from the root on: write its whole path"
+            )));
         }
         let look = |adapter: &dyn Adapter| adapter.discover_in(folder);
         let found: Result<Vec<_>> = self.adapters.values().map(|adapter| look(&**adapter)).collect();
@@ -317,7 +320,9 @@ impl Engine {
             Ok(added)
         })?;
         self.tell_adapters()?;
-        added.iter().for_each(|one| self.repository_event(Severity::Info, "REPOSITORY_ADDED", one, "was added"));
+        added
+            .iter()
+            .for_each(|one| self.repository_event(Severity::Info, "REPOSITORY_ADDED", one, "was added"));
         added.into_iter().map(|repository| self.view_repository(repository)).collect()
     }
 

@@ -150,7 +150,11 @@ impl Engine {
             }
             for mut token in change.list::<Token>()? {
                 if token.groups.iter().any(|group| group == old) {
-                    token.groups.iter_mut().filter(|group| *group == old).for_each(|group| *group = new.into());
+                    token
+                        .groups
+                        .iter_mut()
+                        .filter(|group| *group == old)
+                        .for_each(|group| *group = new.into());
                     change.put(&token)?;
                 }
             }

@@ -23,6 +23,8 @@ mod policies;
 #[cfg(test)]
 mod policy_tests;
 mod provision;
+#[cfg(test)]
+mod record_tests;
 mod recover;
 mod relink;
 mod retention;

@@ -78,18 +78,18 @@ impl Volumes for Names {
     }
 }
 
-struct Bench {
-    engine: Arc<Engine>,
+pub(super) struct Bench {
+    pub(super) engine: Arc<Engine>,
     clock: Arc<SimClock>,
     volumes: Arc<Names>,
-    dataset: Dataset,
+    pub(super) dataset: Dataset,
     timeflow: Timeflow,
     _state: TempDir,
 }
 
 impl Bench {
     /// An engine with one dSource of no snapshots, at this time.
-    fn at(time: &str) -> Self {
+    pub(super) fn at(time: &str) -> Self {
         let state = tempfile::tempdir().unwrap();
         let start = time.parse::<Timestamp>().unwrap().as_nanosecond();
         let start = Duration::from_nanos(u64::try_from(start).unwrap());

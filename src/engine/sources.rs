@@ -96,7 +96,10 @@ impl fmt::Debug for NewSource {
 
 impl fmt::Debug for SourceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SourceChange").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("SourceChange")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,7 +154,11 @@ pub(super) fn number_of(change: &Change<'_>, name: Option<&str>) -> Result<Optio
 
 /// The source config that a dataset has after a change: the one that is named; none after an address by hand; else the
 /// one it had.
-pub(super) fn source_after(change: &Change<'_>, old: &Dataset, request: &ChangeRequest) -> Result<Option<u64>> {
+pub(super) fn source_after(
+    change: &Change<'_>,
+    old: &Dataset,
+    request: &ChangeRequest,
+) -> Result<Option<u64>> {
     match &request.source {
         Some(name) => number_of(change, Some(name)),
         None if request.parameters[ADDRESS].is_null() => Ok(old.source),
@@ -333,7 +340,9 @@ impl Engine {
                     ErrorKind::InUse,
                     format!("source {name} is the source of {}: delete them first", users.join(", ")),
                 )
-                .with_hint("a dSource lets go of it with `dsource configure` or `attach` and an address of its own"));
+                .with_hint(
+                    "a dSource lets go of it with `dsource configure` or `attach` and an address of its own",
+                ));
             }
             change.remove::<SourceConfig>(source.id)?;
             Ok(source.id)

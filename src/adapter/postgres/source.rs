@@ -97,7 +97,9 @@ pub(super) fn ask(
 pub(super) fn connect(address: &SourceAddress, password: Option<&str>) -> Result<Sql> {
     Sql::over_network(address, password, &address.database).map_err(|e| {
         let advice = match e.kind() {
-            _ if password.is_none() => "no password was given: name its file, or set the environment variable".to_owned(),
+            _ if password.is_none() => {
+                "no password was given: name its file, or set the environment variable".to_owned()
+            }
             ErrorKind::NotAllowed => format!(
                 "check the password, and that pg_hba.conf lets {} connect from this host to the database {} \
                  and to replication, with TLS or without as it is asked for",

@@ -10,7 +10,7 @@ use super::*;
 use crate::api::operations::{Answer, operations};
 use crate::api::{Via, router};
 use crate::base::{SeededRandom, SimStorage, SystemClock};
-use crate::catalog::{Catalog, DatasetState, Job, JobKind, JobStatus};
+use crate::catalog::{Catalog, DatasetState, Group, Job, JobKind, JobStatus, SourceConfig};
 use crate::engine::{Parts, TokenRequest, Volumes};
 
 /// An engine without adapters over a simulated store: what is allowed gets as far as the engine, and no further.
@@ -54,7 +54,8 @@ impl Volumes for NoVolumes {
     }
 }
 
-/// Group `mine` has the dSource `shop` and the VDB `qa` with a job each; group `theirs` has `other` and `others-qa`.
+/// Group `mine` has the source `crm`, the dSource `shop` and the VDB `qa` with a job each; group `theirs` has
+/// `others-crm`, `other` and `others-qa`.
 fn bench() -> Bench {
     let folder = tempfile::Builder::new().prefix("sp").tempdir().unwrap();
     let engine = Engine::open(Parts {
@@ -99,6 +100,25 @@ fn bench() -> Bench {
             ..Job::queued(id + 100, JobKind::DbStart, name, engine.now())
         };
         engine.catalog().change(|change| change.put(&dataset).and_then(|()| change.put(&job))).unwrap();
+    }
+    for (id, name, group) in [(301, "crm", "mine"), (302, "others-crm", "theirs")] {
+        let source = SourceConfig {
+            id,
+            name: name.into(),
+            group: group.into(),
+            adapter: "none".into(),
+            host: "db".into(),
+            port: 1,
+            user: "repl".into(),
+            database: "db".into(),
+            created: engine.now(),
+            version: String::new(),
+            identity: String::new(),
+            size_bytes: None,
+            checked: engine.now(),
+        };
+        let group = Group { id: id + 100, name: group.into(), created: engine.now() };
+        engine.catalog().change(|change| change.put(&source).and_then(|()| change.put(&group))).unwrap();
     }
     Bench { engine, _folder: folder }
 }
@@ -161,9 +181,16 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
         "other" => "203",
         _ => "204",
     };
+    let source = if group == "mine" { "crm" } else { "others-crm" };
+    let name = match operation.about {
+        About::Dataset => dataset,
+        About::Source => source,
+        About::Group => group,
+        About::Nothing | About::Job => "nobody",
+    };
     let path = operation
         .path
-        .replace("{name}", if operation.about == About::Dataset { dataset } else { "nobody" })
+        .replace("{name}", name)
         .replace("{id}", job)
         .replace("{snapshot}", "none")
         .replace("{policy}", "none");
@@ -172,6 +199,7 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
         body[*field] = match names {
             Field::Group => group.into(),
             Field::Source | Field::Target => format!("{dataset}@none").into(),
+            Field::SourceConfig => source.into(),
             Field::Hooks => json!([]),
             Field::Adapter => "none".into(),
             Field::Hook | Field::Parameters | Field::Settings => continue,
@@ -192,8 +220,12 @@ fn may(role: TokenRole, operation: &Operation, is_vdb: bool) -> bool {
         "delete_hook_template",
         "export_vdb",
     ];
-    let of_tokens = operation.path.starts_with("/v1/tokens") || writes.contains(&operation.name);
-    let of_host = operation.path == "/v1/repositories";
+    let host = ["/v1/repositories", "/v1/environments"];
+    let of_host = host.iter().any(|path| operation.path.starts_with(path));
+    let of_groups = operation.path.starts_with("/v1/groups");
+    let of_tokens = operation.path.starts_with("/v1/tokens")
+        || writes.contains(&operation.name)
+        || ((of_host || of_groups) && !reads);
     let of_vdbs = [
         "provision_vdb",
         "refresh_vdb",
@@ -372,6 +404,32 @@ async fn commands_of_applications_are_an_admins() {
 }
 
 #[tokio::test]
+async fn a_kept_password_is_used_in_its_group_and_sent_nowhere_else() {
+    let bench = bench();
+    let operator = bench.token("operator", TokenRole::Operator, &["mine"]);
+    let moved = json!({ "parameters": { "source": { "host": "db9" } } });
+    for kind in ["configure", "attach", "resync", "configure/plan", "attach/plan", "resync/plan"] {
+        let path = format!("/v1/datasets/shop/{kind}");
+        let (status, answer) = bench.ask(Some(&operator), "POST", &path, moved.clone()).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
+        let mut with_password = moved.clone();
+        with_password["secrets"] = json!({ "source_password": "own" });
+        let (status, answer) = bench.ask(Some(&operator), "POST", &path, with_password).await;
+        assert_ne!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
+        let (status, answer) =
+            bench.ask(Some(&operator), "POST", &path, json!({ "source": "others-crm" })).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("no source others-crm"), "{answer}");
+    }
+    let link =
+        json!({ "name": "x", "group": "mine", "adapter": "none", "source": "others-crm", "parameters": {} });
+    for path in ["/v1/dsources", "/v1/dsources/plan"] {
+        let (status, answer) = bench.ask(Some(&operator), "POST", path, link.clone()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn lists_hold_what_may_be_seen() {
     let bench = bench();
     let mine = bench.token("mine", TokenRole::Viewer, &["mine"]);
@@ -395,6 +453,19 @@ async fn lists_hold_what_may_be_seen() {
     assert_eq!(events, json!([]));
     let (_, events) = bench.ask(Some(&all), "GET", "/v1/events", Value::Null).await;
     assert_eq!(events.as_array().unwrap().len(), 2);
+    for (path, names) in [("/v1/sources", ["crm", "others-crm"]), ("/v1/groups", ["mine", "theirs"])] {
+        let (_, list) = bench.ask(Some(&mine), "GET", path, Value::Null).await;
+        let found: Vec<_> = list.as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+        assert_eq!(found, names[..1], "{list}");
+        let (_, list) = bench.ask(Some(&all), "GET", path, Value::Null).await;
+        assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
+    }
+    // Who has rights in a group is an admin's to know.
+    let admin = bench.token("admin", TokenRole::Admin, &[]);
+    for (token, names) in [(&mine, json!([])), (&admin, json!(["mine"]))] {
+        let (_, group) = bench.ask(Some(token), "GET", "/v1/groups/mine", Value::Null).await;
+        assert_eq!((&group["tokens"], &group["datasets"]), (&names, &json!(["shop", "qa"])), "{group}");
+    }
 }
 
 #[tokio::test]
