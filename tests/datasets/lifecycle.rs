@@ -70,7 +70,7 @@ fn a_source_under_load_is_linked_provisioned_refreshed_and_let_go() {
 }
 
 /// Waits until a dataset's server answers; its start is a job of the daemon's.
-fn wait_until_active(stage: &Stage, name: &str) {
+pub(crate) fn wait_until_active(stage: &Stage, name: &str) {
     while !stage.json(["vdb", "show", name])["health"]["running"].as_bool().unwrap() {}
     let jobs = stage.json(["job", "list"]);
     for job in jobs.as_array().unwrap() {
@@ -81,7 +81,7 @@ fn wait_until_active(stage: &Stage, name: &str) {
 }
 
 /// The password is in no snapshot, log, record or argument: only in the two files made for it.
-fn assert_secret_is_nowhere(stage: &Stage) {
+pub(crate) fn assert_secret_is_nowhere(stage: &Stage) {
     let allowed = |path: &Path| {
         let name = path.file_name().unwrap().to_str().unwrap();
         name == "passfile" || path.starts_with(stage.state_path().join("secrets"))

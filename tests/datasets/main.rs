@@ -16,6 +16,7 @@ mod lifecycle;
 mod owner;
 mod points;
 mod policies;
+mod records;
 mod refusals;
 mod relink;
 mod secure;
