@@ -57,9 +57,9 @@ impl Principal {
         Self { id: token.id, name: token.name, role: token.role, groups: token.groups }
     }
 
-    /// Whether its token is still one.
+    /// Whether its token is still one, of the same groups.
     pub(super) fn is_valid(&self, engine: &Engine) -> Result<bool> {
-        Ok(self.id == 0 || engine.token_is_valid(self.id)?)
+        Ok(self.id == 0 || engine.token_is_valid(self.id, &self.groups)?)
     }
 
     pub(super) fn is_admin(&self) -> bool {

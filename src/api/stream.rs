@@ -112,7 +112,10 @@ impl<S: Send + 'static> Following<S> {
         let principal = self.principal.clone();
         let looked = blocking(Arc::clone(&self.engine), move |engine| {
             if !principal.is_valid(engine)? {
-                return Err(Error::new(ErrorKind::NotAllowed, "this token is no longer valid"));
+                return Err(Error::new(
+                    ErrorKind::NotAllowed,
+                    "this token is no longer valid, or its groups have other names",
+                ));
             }
             let told = look(engine, &mut state)?;
             Ok((told, state))

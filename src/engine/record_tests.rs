@@ -245,6 +245,8 @@ fn a_group_is_renamed_wherever_it_is_named_and_removed_when_it_is_empty() {
     refused(engine.create_group("a b"), ErrorKind::Invalid, &["no name for a group"]);
     refused(engine.rename_group("default", "other"), ErrorKind::Exists, &["a group other already"]);
     refused(engine.rename_group("nix", "new"), ErrorKind::NotFound, &["no group nix"]);
+    let token = engine.tokens().unwrap().pop().unwrap();
+    assert!(engine.token_is_valid(token.id, &token.groups).unwrap());
     let shop = engine.rename_group("default", "sales").unwrap();
     assert_eq!(
         (shop.datasets, shop.sources, shop.tokens),
@@ -252,6 +254,7 @@ fn a_group_is_renamed_wherever_it_is_named_and_removed_when_it_is_empty() {
     );
     assert_eq!(engine.dataset("shop").unwrap().group, "sales");
     assert_eq!(engine.tokens().unwrap()[0].groups, ["other", "sales"]);
+    assert!(!engine.token_is_valid(token.id, &token.groups).unwrap(), "a stream of before goes on");
     let of = |group: &str| {
         engine.catalog.select(|event: &Event| event.group.as_deref() == Some(group)).unwrap().len()
     };

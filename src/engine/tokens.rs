@@ -96,10 +96,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a token that was valid still is.
-    pub fn token_is_valid(&self, id: u64) -> Result<bool> {
+    /// Whether a token that was valid for these groups still is. After a group's renaming its old name may become
+    /// another one's.
+    pub fn token_is_valid(&self, id: u64, groups: &[String]) -> Result<bool> {
         let token = self.catalog.get::<Token>(id)?;
-        Ok(token.is_some_and(|token| !self.is_over(&token)))
+        Ok(token.is_some_and(|token| token.groups == groups && !self.is_over(&token)))
     }
 
     fn is_over(&self, token: &Token) -> bool {

@@ -91,7 +91,7 @@ fn with_settings(server: &Server<'_>, change: &Change) -> Result<Config> {
 
 fn ask(server: &Server<'_>, address: &SourceAddress, host: &Postgres) -> Result<source::Source> {
     let clients =
-        Programs { folder: host.installations.newest()?.programs, user: server.programs.user.clone() };
+        Programs { folder: host.installations().newest()?.programs, user: server.programs.user.clone() };
     source::ask(address, server.instance.secrets.get(super::config::SOURCE_PASSWORD), &clients, &*host.clock)
 }
 

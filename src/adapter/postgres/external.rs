@@ -34,7 +34,7 @@ pub(super) fn plan(
     }
     let backup = backup::inspect(path)?;
     let user = server_user(request)?;
-    let programs = host.installations.of(backup.major)?.with(&["pg_controldata"])?;
+    let programs = host.installations().of(backup.major)?.with(&["pg_controldata"])?;
     let tablespaces: Vec<Tablespace> = backup
         .tablespaces
         .iter()

@@ -56,7 +56,7 @@ pub(super) fn ask_source(
     secrets: &Secrets,
     host: &Postgres,
 ) -> Result<source::Source> {
-    let clients = Programs { folder: host.installations.newest()?.programs, user: user.clone() };
+    let clients = Programs { folder: host.installations().newest()?.programs, user: user.clone() };
     source::ask(address, secrets.get(SOURCE_PASSWORD), &clients, &*host.clock)
 }
 
@@ -86,7 +86,7 @@ fn plan_backup(request: &LinkRequest, secrets: &Secrets, host: &Postgres) -> Res
         .ok_or_else(|| Error::invalid("name the source: --source-host, --source-port, --source-user"))?;
     let user = server_user(request)?;
     let found = ask_source(address, &user, secrets, host)?;
-    let programs = host.installations.of(found.major)?.with(&["pg_basebackup", "pg_controldata"])?;
+    let programs = host.installations().of(found.major)?.with(&["pg_basebackup", "pg_controldata"])?;
     let slot = slot_name(&request.name, &*host.random);
     let mut review: Vec<(String, String)> = vec![
         ("source".into(), format!("{}, PostgreSQL {}", source::shown(address), found.version)),

@@ -51,6 +51,7 @@ use super::{
     Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
     Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
     Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions,
+    Parent, Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, SourceAddress, keep, read};
@@ -124,7 +125,7 @@ impl Adapter for Postgres {
     fn ask_address(&self, address: &Value, secrets: &Secrets) -> Result<SourceFacts> {
         let address: SourceAddress = read("the source's address", address)?;
         let user = OsUser::for_servers("postgres")?;
-        let found = link::ask_source(&address, &user, secrets, &self.installations())?;
+        let found = link::ask_source(&address, &user, secrets, self)?;
         Ok(SourceFacts {
             version: found.version,
             identity: found.system_id,
@@ -135,7 +136,6 @@ impl Adapter for Postgres {
 
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
         link::plan(request, secrets, self)
-        link::plan(request, secrets, &*self.random, &self.installations())
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
@@ -156,11 +156,6 @@ impl Adapter for Postgres {
 
     fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
         change::plan_resync(&self.server(instance)?, change, self)
-        change::plan(&self.server(instance)?, change, kind, &*self.random, &self.installations())
-    }
-
-    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
-        change::plan_resync(&self.server(instance)?, change, &*self.random, &self.installations())
     }
 
     fn detached(&self, instance: &Instance) -> Result<Value> {
