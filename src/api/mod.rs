@@ -1,6 +1,7 @@
 //! The HTTP API: routes, what goes over the wire, who may ask for what, and the client that the command line uses.
 //!
-//! Wire types are this module's own; the catalog's records never go out as they are. Knows no store and no sockets.
+//! Wire types are this module's own, or views that the engine makes to be shown; the catalog's records never go out as
+//! they are. Knows no store and no sockets.
 
 mod access;
 mod client;

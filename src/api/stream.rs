@@ -114,7 +114,7 @@ impl<S: Send + 'static> Following<S> {
             if !principal.is_valid(engine)? {
                 return Err(Error::new(
                     ErrorKind::NotAllowed,
-                    "this token is no longer valid, or its groups have other names",
+                    "this token is no longer valid as it was",
                 ));
             }
             let told = look(engine, &mut state)?;
