@@ -112,10 +112,7 @@ impl<S: Send + 'static> Following<S> {
         let principal = self.principal.clone();
         let looked = blocking(Arc::clone(&self.engine), move |engine| {
             if !principal.is_valid(engine)? {
-                return Err(Error::new(
-                    ErrorKind::NotAllowed,
-                    "this token is no longer valid as it was",
-                ));
+                return Err(Error::new(ErrorKind::NotAllowed, "this token is no longer valid as it was"));
             }
             let told = look(engine, &mut state)?;
             Ok((told, state))

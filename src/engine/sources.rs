@@ -294,11 +294,11 @@ impl Engine {
             facts.warnings.push(format!("it is another cluster than before: {}", new.identity));
         }
         learn(&mut new, &facts, self.now());
-        // The secret first: an address with the password of the one before would send it to a stranger.
-        self.secrets.put(new.id, &password)?;
         let users = self.catalog.change(|change| {
             find(change, name)?;
             change.put(&new)?;
+            // In the writer's turn: two who change it at a time never leave one's address with the other's password.
+            self.secrets.put(new.id, &password)?;
             Ok(datasets_of(new.id, &change.list()?))
         })?;
         let stale = users.iter().map(|user| {
@@ -332,7 +332,7 @@ impl Engine {
 
     /// Forgets a source and its password. Refused while a dSource names it.
     pub fn remove_source(&self, name: &str) -> Result<()> {
-        let id = self.catalog.change(|change| {
+        self.catalog.change(|change| {
             let source = find(change, name)?;
             let users = datasets_of(source.id, &change.list()?);
             if !users.is_empty() {
@@ -344,10 +344,10 @@ impl Engine {
                     "a dSource lets go of it with `dsource configure` or `attach` and an address of its own",
                 ));
             }
-            change.remove::<SourceConfig>(source.id)?;
-            Ok(source.id)
+            // Before the record is gone for good: no crash leaves a secret that nothing names.
+            self.secrets.remove(source.id)?;
+            change.remove::<SourceConfig>(source.id)
         })?;
-        self.secrets.remove(id)?;
         self.source_event("SOURCE_REMOVED", name, "was removed");
         Ok(())
     }
