@@ -228,6 +228,11 @@ impl Engine {
             for one in found {
                 came.extend(see(change, environment, one, false, now)?);
             }
+            // What the first look finds is no news.
+            let known = change.get::<Environment>(environment)?;
+            if known.is_some_and(|environment| environment.refreshed.is_none()) {
+                came.clear();
+            }
             change.update::<Environment>(environment, |environment| environment.refreshed = Some(now))?;
             Ok((came, gone))
         })?;

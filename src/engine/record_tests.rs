@@ -65,7 +65,11 @@ fn repositories_are_added_found_again_missed_and_removed() {
     assert_eq!(below(engine, folder.path()), both);
     refused(engine.add_repositories(&one), ErrorKind::Exists, &["known already", "postgres-91"]);
 
-    // A new version keeps its name, what is gone is told and stays known.
+    // A new version keeps its name, what is gone is told and stays known, and what the first look finds is no news.
+    engine.refresh_own_environment().unwrap();
+    let found =
+        |engine: &Engine| engine.catalog.select(|event: &Event| event.kind == "REPOSITORY_FOUND").unwrap();
+    assert!(found(engine).is_empty());
     install(&one, "91.7");
     std::fs::remove_dir_all(&two).unwrap();
     engine.refresh_own_environment().unwrap();
@@ -74,6 +78,13 @@ fn repositories_are_added_found_again_missed_and_removed() {
     let gone = engine.catalog.select(|event: &Event| event.kind == "REPOSITORY_GONE").unwrap();
     assert!(gone.len() == 1 && gone[0].severity == Severity::Warning, "{gone:?}");
     assert!(gone[0].message.contains("postgres-91-2"), "{gone:?}");
+
+    install(&two, "91.2");
+    engine.refresh_own_environment().unwrap();
+    assert_eq!(below(engine, folder.path())[1], both[1]);
+    assert!(found(engine)[0].message.contains("postgres-91-2"));
+    std::fs::remove_dir_all(&two).unwrap();
+    engine.refresh_own_environment().unwrap();
 
     run_shop_with(&bench, &one);
     refused(engine.remove_repository("postgres-91"), ErrorKind::InUse, &["runs shop", "disable"]);
