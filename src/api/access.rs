@@ -303,11 +303,13 @@ fn decide(
                     return Err(host_program(principal, operation));
                 }
             }
+            (Field::HostFile, _) if given(&body[*field]) => return Err(host_program(principal, operation)),
             // Missing or of another type: left to the route.
             (_, None) => {}
             (Field::Source, Some(spec)) => {
                 visible(engine, principal, dataset_of(spec))?;
             }
+            (Field::HostFile, Some(_)) => {}
             (Field::SourceConfig, Some(name)) => check_source(engine, principal, operation, name)?,
             (Field::Target, Some(spec)) => {
                 let dataset = visible(engine, principal, dataset_of(spec))?;

@@ -58,6 +58,8 @@ pub(super) enum Field {
     Source,
     /// A source config to link with: the right is needed on it, as its password is used.
     SourceConfig,
+    /// A file of the host, which no group owns: an admin's to name.
+    HostFile,
     /// A list of hooks. They run programs on the host: an admin's, or made from an admin's template by an operator.
     Hooks,
     /// The whole body is a hook.
@@ -216,7 +218,7 @@ fn json<T: JsonSchema>() -> Answer {
 #[rustfmt::skip]
 pub(super) fn operations() -> Vec<Operation> {
     use Answer::{Created, Document, Job as Accepts, NoContent, Stream};
-    use Field::{Adapter, Group, Hook as OneHook, Hooks, Parameters, Settings, Source, SourceConfig as OneSource, Target};
+    use Field::{Adapter, Group, HostFile, Hook as OneHook, Hooks, Parameters, Settings, Source, SourceConfig as OneSource, Target};
     use Needs::{Administer, Nothing, Operate, UseVdb, View};
     let op = Operation::new;
     vec![
@@ -231,10 +233,10 @@ pub(super) fn operations() -> Vec<Operation> {
         op("POST", "/v1/repositories/{name}/enable", "enable_repository", "Let a database installation be chosen again", Administer, json::<Repository>()),
         op("POST", "/v1/repositories/{name}/disable", "disable_repository", "Keep a database installation from being chosen for links and VDBs", Administer, json::<Repository>()),
         op("GET", "/v1/sources", "list_sources", "List source configs", View, json::<Vec<SourceConfig>>()),
-        op("POST", "/v1/sources", "add_source", "Ask a source database and keep its address and password", Operate, Created(schema::<SourceConfig>)).takes::<NewSource>(&[("group", Group)]),
+        op("POST", "/v1/sources", "add_source", "Ask a source database and keep its address and password", Operate, Created(schema::<SourceConfig>)).takes::<NewSource>(&[("group", Group), ("ca", HostFile)]),
         op("GET", "/v1/sources/{name}", "show_source", "Show a source config", View, json::<SourceConfig>()),
         op("DELETE", "/v1/sources/{name}", "remove_source", "Forget a source config that no dSource has", Operate, NoContent),
-        op("POST", "/v1/sources/{name}/configure", "configure_source", "Change a source config, after asking the source", Operate, json::<SourceConfig>()).takes::<SourceChange>(&[]),
+        op("POST", "/v1/sources/{name}/configure", "configure_source", "Change a source config, after asking the source", Operate, json::<SourceConfig>()).takes::<SourceChange>(&[("ca", HostFile)]),
         op("POST", "/v1/sources/{name}/check", "check_source", "Ask a source whether it can be linked now", Operate, json::<SourceConfig>()),
         op("GET", "/v1/groups", "list_groups", "List groups and what is in them", View, json::<Vec<GroupOf>>()),
         op("POST", "/v1/groups", "create_group", "Make a group", Administer, Created(schema::<GroupOf>)).takes::<GroupName>(&[]),

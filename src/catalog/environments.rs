@@ -65,6 +65,10 @@ pub struct SourceConfig {
     pub user: String,
     /// The database that the engine connects to.
     pub database: String,
+    /// How connections are secured, in the adapter's word.
+    pub tls: String,
+    /// A file of the host with the certificates of those who vouch for it.
+    pub ca: Option<String>,
     pub created: Timestamp,
     /// What it answered when it was last asked.
     pub version: String,
@@ -202,6 +206,8 @@ mod tests {
             port: 5432,
             user: "repl".into(),
             database: "postgres".into(),
+            tls: "verify-full".into(),
+            ca: Some("/etc/ca.pem".into()),
             created: time,
             version: "15.18".into(),
             identity: "7".into(),

@@ -21,6 +21,9 @@ use crate::base::{Error, ErrorKind};
 /// The environment variable that holds the replication user's password.
 pub(super) const PASSWORD_VARIABLE: &str = "STILLPOINT_SOURCE_PASSWORD";
 
+/// The words of libpq's `sslmode`, as far as they are offered.
+pub(super) const TLS_MODES: [&str; 4] = ["disable", "prefer", "require", "verify-full"];
+
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Link a source database: a first copy, a staging server that follows it, and a first snapshot
@@ -153,7 +156,7 @@ pub(super) struct Postgres {
 #[derive(Args)]
 pub(super) struct SourceTls {
     /// Encryption to the source: prefer takes it when it is there, verify-full also checks who answers [default: prefer]
-    #[arg(long, value_name = "MODE", value_parser = ["disable", "prefer", "require", "verify-full"])]
+    #[arg(long, value_name = "MODE", value_parser = TLS_MODES)]
     pub(super) source_tls: Option<String>,
     /// The certificates of the authorities that vouch for the source, in PEM: for verify-full
     #[arg(long, value_name = "FILE")]

@@ -8,7 +8,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
 
 use super::context::Context;
-use super::dsource::{PASSWORD_VARIABLE, password};
+use super::dsource::{PASSWORD_VARIABLE, TLS_MODES, absolute, password};
 use super::exit::{Failure, Outcome, Result};
 use super::output::{Show, Table, format_list};
 use super::sizes::format_bytes;
@@ -56,6 +56,12 @@ pub(super) struct Postgres {
     /// The database that the engine connects to; all of the cluster is copied
     #[arg(long, value_name = "NAME", default_value = "postgres")]
     database: String,
+    /// Encryption: prefer takes it when it is there, verify-full also checks who answers
+    #[arg(long, value_name = "MODE", default_value = "prefer", value_parser = TLS_MODES)]
+    tls: String,
+    /// The certificates of the authorities that vouch for the source, in PEM: for verify-full
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     password: Password,
 }
@@ -73,6 +79,12 @@ pub(super) struct Configure {
     /// The database that the engine connects to
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
+    /// Encryption, as for `source add`
+    #[arg(long, value_name = "MODE", value_parser = TLS_MODES)]
+    tls: Option<String>,
+    /// The certificates of the authorities that vouch for the source, in PEM: for verify-full
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     password: Password,
 }
@@ -123,23 +135,28 @@ fn ask() -> Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// A file's path as the daemon is told it.
+fn whole(path: &Option<PathBuf>) -> Result<Option<String>> {
+    Ok(absolute(path)?.map(|path| path.display().to_string()))
+}
+
 pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     let path = |name: &str| format!("/v1/sources/{}", segment(name));
     match command {
         Command::Add(AddCommand::Postgres(arguments)) => {
             let password = arguments.password.read()?;
-            let Postgres { name, group, host, port, user, database, .. } = arguments;
-            let adapter = "postgres".into();
-            let body = NewSource { name, group, adapter, host, port, user, database, password };
+            let Postgres { name, group, host, port, user, database, tls, ca, .. } = arguments;
+            let (adapter, ca) = ("postgres".into(), whole(&ca)?);
+            let body = NewSource { name, group, adapter, host, port, user, database, tls, ca, password };
             context.output.show(&client.post::<SourceConfig>("/v1/sources", &body)?)?;
         }
         Command::List => context.output.show(&Sources(client.get("/v1/sources")?))?,
         Command::Show { name } => context.output.show(&client.get::<SourceConfig>(&path(&name))?)?,
         Command::Configure(arguments) => {
             let password = arguments.password.read()?;
-            let Configure { name, host, port, user, database, .. } = arguments;
-            let body = SourceChange { host, port, user, database, password };
+            let Configure { name, host, port, user, database, tls, ca, .. } = arguments;
+            let body = SourceChange { host, port, user, database, tls, ca: whole(&ca)?, password };
             let changed: SourceConfig = client.post(&format!("{}/configure", path(&name)), &body)?;
             context.output.show(&changed)?;
         }
@@ -183,6 +200,10 @@ impl Show for SourceConfig {
         table.fact("user", &self.user);
         table.fact("password", if self.has_password { "kept" } else { "none" });
         table.fact("database", &self.database);
+        table.fact("TLS", &self.tls);
+        if let Some(ca) = &self.ca {
+            table.fact("authorities", ca);
+        }
         table.fact("version", &self.version);
         table.fact("system identifier", &self.identity);
         if let Some(bytes) = self.size_bytes {

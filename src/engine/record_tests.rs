@@ -135,7 +135,7 @@ fn a_disabled_repository_is_chosen_for_no_vdb_and_runs_what_it_ran() {
 fn source(name: &str, group: &str) -> SourceConfig {
     serde_json::from_value(json!({
         "id": 900 + name.len(), "name": name, "group": group, "adapter": "postgres", "host": "127.0.0.1", "port": 9,
-        "user": "repl", "database": "postgres", "created": TIME, "version": "15.1", "identity": "7",
+        "user": "repl", "database": "postgres", "tls": "prefer", "ca": null, "created": TIME, "version": "15.1", "identity": "7",
         "size_bytes": null, "checked": TIME,
     }))
     .unwrap()
@@ -191,6 +191,7 @@ fn a_password_goes_to_its_own_address_alone() {
         SourceChange { host: Some("db9".into()), ..Default::default() },
         SourceChange { port: Some(7), ..Default::default() },
         SourceChange { user: Some("other".into()), ..Default::default() },
+        SourceChange { tls: Some("disable".into()), ..Default::default() },
     ] {
         refused(engine.configure_source("crm", change), ErrorKind::Invalid, &["repl at 127.0.0.1:9 alone"]);
     }
@@ -205,7 +206,7 @@ fn a_password_goes_to_its_own_address_alone() {
     assert_eq!(taken.secrets.get("source_password"), Some("hidden"));
     assert_eq!(
         taken.parameters["source"],
-        json!({ "host": "127.0.0.1", "port": 9, "user": "repl", "database": "postgres" })
+        json!({ "host": "127.0.0.1", "port": 9, "user": "repl", "database": "postgres", "tls": "prefer", "ca": null })
     );
     engine.secrets.remove(crm.id).unwrap();
     let taken = engine.change_with_source(&bench.dataset, &change).unwrap();
@@ -227,6 +228,8 @@ fn what_is_no_source_is_not_kept() {
         port,
         user: "repl".into(),
         database: "postgres".into(),
+        tls: "prefer".into(),
+        ca: None,
         password: Some("hidden".into()),
     };
     assert!(!format!("{:?}", new("db", 1)).contains("hidden"));

@@ -39,12 +39,19 @@ pub struct NewSource {
     pub user: String,
     /// The database that the engine connects to.
     pub database: String,
+    /// `disable`, `prefer`, `require` or `verify-full`, as libpq's `sslmode`.
+    #[serde(default = "prefer")]
+    pub tls: String,
+    /// A file of the daemon's host with the certificates of the authorities that vouch for it: for `verify-full`.
+    #[serde(default)]
+    pub ca: Option<String>,
     /// Kept apart from everything else, and never shown.
     #[serde(default)]
     pub password: Option<String>,
 }
 
-/// A change of a source; what is not named stays. Another host, port or user needs the password again.
+/// A change of a source; what is not named stays. Another host, port, user or proof of who answers needs the password
+/// again.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceChange {
@@ -56,6 +63,10 @@ pub struct SourceChange {
     pub user: Option<String>,
     #[serde(default)]
     pub database: Option<String>,
+    #[serde(default)]
+    pub tls: Option<String>,
+    #[serde(default)]
+    pub ca: Option<String>,
     #[serde(default)]
     pub password: Option<String>,
 }
@@ -71,6 +82,8 @@ pub struct SourceView {
     pub port: u16,
     pub user: String,
     pub database: String,
+    pub tls: String,
+    pub ca: Option<String>,
     pub has_password: bool,
     /// What it answered when it was last asked.
     pub version: String,
@@ -110,13 +123,20 @@ impl SourceChange {
 
     /// Whether the password would go to somebody else, or be another one's.
     fn moves(&self) -> bool {
-        self.host.is_some() || self.port.is_some() || self.user.is_some()
+        let address = self.host.is_some() || self.port.is_some() || self.user.is_some();
+        // Without proof anybody may answer.
+        address || self.tls.is_some() || self.ca.is_some()
     }
 }
 
 /// The address as adapters take it.
 fn address(source: &SourceConfig) -> Value {
-    json!({ "host": source.host, "port": source.port, "user": source.user, "database": source.database })
+    let SourceConfig { host, port, user, database, tls, ca, .. } = source;
+    json!({ "host": host, "port": port, "user": user, "database": database, "tls": tls, "ca": ca })
+}
+
+fn prefer() -> String {
+    "prefer".into()
 }
 
 fn secrets(password: Option<&str>) -> Secrets {
@@ -194,6 +214,8 @@ impl Engine {
             port: new.port,
             user: new.user,
             database: new.database,
+            tls: new.tls,
+            ca: new.ca,
             created: now,
             version: String::new(),
             identity: String::new(),
@@ -256,6 +278,8 @@ impl Engine {
             port: source.port,
             user: source.user,
             database: source.database,
+            tls: source.tls,
+            ca: source.ca,
             version: source.version,
             identity: source.identity,
             size_bytes: source.size_bytes,
@@ -275,17 +299,21 @@ impl Engine {
         let kept = self.secrets.get(old.id)?;
         if change.moves() && change.password.is_none() && kept.get(PASSWORD).is_some() {
             return Err(Error::invalid(format!(
-                "source {name}: its password is for {} at {}:{} alone: give the one for another address or user with it",
+                "source {name}: its password is for {} at {}:{} alone: give the one for another address, user or TLS mode with it",
                 old.user, old.host, old.port
             )));
         }
         let password = change.password.as_deref().or_else(|| kept.get(PASSWORD));
         let password = secrets(password);
+        let tls = change.tls.unwrap_or(old.tls);
         let mut new = SourceConfig {
             host: change.host.unwrap_or(old.host),
             port: change.port.unwrap_or(old.port),
             user: change.user.unwrap_or(old.user),
             database: change.database.unwrap_or(old.database),
+            // An authority is nothing to who does not ask for proof.
+            ca: change.ca.or(old.ca.filter(|_| tls == "verify-full")),
+            tls,
             ..old
         };
         check_address(&new)?;

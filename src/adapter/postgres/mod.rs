@@ -48,10 +48,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
-    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
-    Parent, Point, Repository, Secrets, Span, Target, Task, Told, VdbOptions,
-    Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions,
-    Parent, Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions,
+    Parent, Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions, Verified,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, SourceAddress, keep, read};

@@ -152,7 +152,8 @@ mod tests {
     use super::*;
 
     fn address(tls: TlsMode, ca: Option<&Path>) -> SourceAddress {
-        SourceAddress { host: "h".into(), port: 1, user: "u".into(), tls, ca: ca.map(Path::to_owned) }
+        let (host, user, database) = ("h".into(), "u".into(), "postgres".into());
+        SourceAddress { host, port: 1, user, tls, ca: ca.map(Path::to_owned), database }
     }
 
     #[test]

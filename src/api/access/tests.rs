@@ -111,6 +111,8 @@ fn bench() -> Bench {
             port: 1,
             user: "repl".into(),
             database: "db".into(),
+            tls: "prefer".into(),
+            ca: None,
             created: engine.now(),
             version: String::new(),
             identity: String::new(),
@@ -200,6 +202,7 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
             Field::Group => group.into(),
             Field::Source | Field::Target => format!("{dataset}@none").into(),
             Field::SourceConfig => source.into(),
+            Field::HostFile => continue,
             Field::Hooks => json!([]),
             Field::Adapter => "none".into(),
             Field::Hook | Field::Parameters | Field::Settings => continue,
@@ -420,6 +423,12 @@ async fn a_kept_password_is_used_in_its_group_and_sent_nowhere_else() {
             bench.ask(Some(&operator), "POST", &path, json!({ "source": "others-crm" })).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {answer}");
         assert!(answer["detail"].as_str().unwrap().contains("no source others-crm"), "{answer}");
+    }
+    // What lies on the host is read as root, so it is an admin's to name.
+    let ca = json!({ "name": "x", "group": "mine", "adapter": "none", "ca": "/etc/shadow" });
+    for path in ["/v1/sources", "/v1/sources/crm/configure"] {
+        let (status, answer) = bench.ask(Some(&operator), "POST", path, ca.clone()).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {answer}");
     }
     let link =
         json!({ "name": "x", "group": "mine", "adapter": "none", "source": "others-crm", "parameters": {} });

@@ -7,7 +7,7 @@ use super::*;
 use crate::api::openapi::document;
 
 /// Body fields that name no group and no dataset to take from or to work on.
-const OTHER_FIELDS: [&str; 33] = [
+const OTHER_FIELDS: [&str; 34] = [
     "adapter",
     "at",
     "command",
@@ -38,6 +38,7 @@ const OTHER_FIELDS: [&str; 33] = [
     "secrets",
     "settings",
     "time_limit_seconds",
+    "tls",
     "to",
     "user",
     // One of the VDB's own snapshots.
