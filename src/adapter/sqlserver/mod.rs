@@ -3,10 +3,16 @@
 //! Pure parts only: values in, values out. Invariants: nothing here opens a connection or asks a clock; input that an
 //! enemy wrote is refused, never trusted. Must not know the engine, its volumes and its jobs.
 
+pub mod chain;
 pub mod guid;
 pub mod lsn;
 pub mod page;
+pub mod plan;
+#[cfg(test)]
+mod plan_tests;
+pub mod spans;
 pub mod tape;
+pub mod verify;
 
 pub use guid::Guid;
 pub use lsn::Lsn;

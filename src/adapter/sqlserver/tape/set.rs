@@ -135,10 +135,10 @@ pub struct BackupSet {
 }
 
 impl BackupSet {
-    /// The fork it begins on: another than the last when a fork lies inside a log backup.
+    /// The fork it begins on: another than the last when a fork lies inside a log backup, or right at its beginning.
     pub fn first_fork(&self) -> Option<Guid> {
         match self.earlier_fork {
-            Some(earlier) if self.kind == SetKind::Log && self.first_lsn < earlier.ends => Some(earlier.fork),
+            Some(earlier) if self.kind == SetKind::Log && self.first_lsn <= earlier.ends => Some(earlier.fork),
             _ => self.last_fork,
         }
     }

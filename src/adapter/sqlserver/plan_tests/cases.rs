@@ -1,0 +1,1 @@
+//! Single cases with names: what a person would draw on paper.
