@@ -98,7 +98,12 @@ pub enum Unusable {
 impl Backup {
     /// A set that was read from `files`, all of the same set, by media family. Nothing for backups of single files or filegroups,
     /// which are not part of a chain here, and for sets whose time zone is unknown: `utc_ms` gives their times then.
-    pub fn of_set(set: &BackupSet, stripes: Vec<Stripe>, stripe_count: u16, utc_ms: Option<(i64, i64)>) -> Option<Self> {
+    pub fn of_set(
+        set: &BackupSet,
+        stripes: Vec<Stripe>,
+        stripe_count: u16,
+        utc_ms: Option<(i64, i64)>,
+    ) -> Option<Self> {
         let kind = match set.kind {
             SetKind::Full => BackupKind::Full,
             SetKind::Differential => BackupKind::Differential,
@@ -211,7 +216,9 @@ impl Chain {
         for backup in &mut backups {
             backup.stripes.sort();
         }
-        backups.sort_by_key(|backup| (backup.last_lsn, backup.kind, backup.first_lsn, backup.started_ms, backup.id));
+        backups.sort_by_key(|backup| {
+            (backup.last_lsn, backup.kind, backup.first_lsn, backup.started_ms, backup.id)
+        });
         let usable = backups.iter().map(|backup| backup.unusable().is_none()).collect();
         Self { backups, usable }
     }
@@ -258,7 +265,12 @@ impl Chain {
     }
 
     /// The best state that a log goes onto, at a position that `wanted` accepts.
-    pub(super) fn before(&self, log: &Backup, links: &[Option<Link>], wanted: impl Fn(Lsn) -> bool) -> Option<Link> {
+    pub(super) fn before(
+        &self,
+        log: &Backup,
+        links: &[Option<Link>],
+        wanted: impl Fn(Lsn) -> bool,
+    ) -> Option<Link> {
         let mut best: Option<Link> = None;
         for at in self.range(log.first_lsn, log.last_lsn) {
             let before = &self.backups[at];

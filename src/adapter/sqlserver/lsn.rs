@@ -158,7 +158,18 @@ mod tests {
 
     #[test]
     fn what_is_no_lsn_is_refused_with_the_forms() {
-        for text in ["", ":", "1:2", "1:2:3:4", "x", "-1", "+1", "1:70000:70000", "99999999999999999999999999", "1:+2:3"] {
+        for text in [
+            "",
+            ":",
+            "1:2",
+            "1:2:3:4",
+            "x",
+            "-1",
+            "+1",
+            "1:70000:70000",
+            "99999999999999999999999999",
+            "1:+2:3",
+        ] {
             let error = text.parse::<Lsn>().unwrap_err();
             assert!(error.hint().unwrap().contains("msdb"), "{text}");
         }

@@ -4,12 +4,16 @@
 //! enemy wrote is refused, never trusted. Must not know the engine, its volumes and its jobs.
 
 pub mod chain;
+pub mod convert;
+pub mod errors;
 pub mod guid;
 pub mod lsn;
 pub mod page;
 pub mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod plan_text;
+pub mod retention;
 pub mod spans;
 pub mod tape;
 pub mod verify;

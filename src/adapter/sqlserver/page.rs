@@ -95,7 +95,12 @@ pub fn checksum(page: &[u8]) -> u32 {
             words ^= u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         }
         if sector == 0 {
-            words ^= u32::from_le_bytes([bytes[STORED_AT], bytes[STORED_AT + 1], bytes[STORED_AT + 2], bytes[STORED_AT + 3]]);
+            words ^= u32::from_le_bytes([
+                bytes[STORED_AT],
+                bytes[STORED_AT + 1],
+                bytes[STORED_AT + 2],
+                bytes[STORED_AT + 3],
+            ]);
         }
         sum ^= words.rotate_left((SECTORS - 1 - sector) as u32);
     }

@@ -23,9 +23,16 @@ pub enum RestoreTarget {
     Backup(Guid),
     Time(i64),
     /// All before this LSN, and nothing from it on; on the newest fork that has it, or on the one named.
-    Lsn { lsn: Lsn, fork: Option<Guid> },
+    Lsn {
+        lsn: Lsn,
+        fork: Option<Guid>,
+    },
     /// With the marked transaction, or without it. Of several marks of a name the first at or after a time, or the newest.
-    Mark { name: String, after_ms: Option<i64>, before: bool },
+    Mark {
+        name: String,
+        after_ms: Option<i64>,
+        before: bool,
+    },
 }
 
 /// In what state the database is left.
@@ -43,8 +50,14 @@ pub enum Leave {
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     At(i64),
-    AtMark { name: String, after_ms: i64 },
-    BeforeMark { name: String, after_ms: i64 },
+    AtMark {
+        name: String,
+        after_ms: i64,
+    },
+    BeforeMark {
+        name: String,
+        after_ms: i64,
+    },
     /// `STOPBEFOREMARK = 'lsn:…'`.
     BeforeLsn(Lsn),
 }
@@ -171,7 +184,8 @@ impl Chain {
     fn best_whole(&self, links: &[Option<Link>], wanted: impl Fn(&Backup) -> bool) -> Option<Terminal> {
         let reached = links.iter().enumerate().filter_map(|(at, link)| Some((at, (*link)?)));
         let wanted = reached.filter(|(at, _)| wanted(&self.backups()[*at]));
-        let (at, link) = wanted.max_by_key(|(at, _)| (self.backups()[*at].until_ms(), self.backups()[*at].last_lsn))?;
+        let (at, link) =
+            wanted.max_by_key(|(at, _)| (self.backups()[*at].until_ms(), self.backups()[*at].last_lsn))?;
         Some(self.whole(at, link))
     }
 
@@ -201,11 +215,13 @@ impl Chain {
         let whole = self.best_whole(links, |backup| backup.last_lsn == lsn && on_fork(backup.last_fork));
         let logs = self.stoppable().filter(|(_, log)| log.first_lsn < lsn && lsn < log.last_lsn);
         let logs = logs.filter(|(_, log)| on_fork(log.fork_at(lsn)));
-        let inside = logs.filter_map(|(at, log)| Some((at, log, self.before(log, links, |state| state < lsn)?)));
-        let inside = inside.max_by_key(|(_, log, _)| (log.until_ms(), log.last_lsn)).map(|(at, log, link)| {
-            let end = End { fork: log.fork_at(lsn), lsn: EndLsn::Before(lsn), ms: log.until_ms() };
-            Terminal { at, link, stop: Some(Stop::BeforeLsn(lsn)), end }
-        });
+        let inside =
+            logs.filter_map(|(at, log)| Some((at, log, self.before(log, links, |state| state < lsn)?)));
+        let inside =
+            inside.max_by_key(|(_, log, _)| (log.until_ms(), log.last_lsn)).map(|(at, log, link)| {
+                let end = End { fork: log.fork_at(lsn), lsn: EndLsn::Before(lsn), ms: log.until_ms() };
+                Terminal { at, link, stop: Some(Stop::BeforeLsn(lsn)), end }
+            });
         match (whole, inside) {
             (Some(whole), Some(inside)) if inside.end.ms > whole.end.ms => Some(inside),
             (Some(whole), _) => Some(whole),
@@ -213,14 +229,22 @@ impl Chain {
         }
     }
 
-    fn at_mark(&self, name: &str, after_ms: Option<i64>, before: bool, links: &[Option<Link>]) -> Option<Terminal> {
+    fn at_mark(
+        &self,
+        name: &str,
+        after_ms: Option<i64>,
+        before: bool,
+        links: &[Option<Link>],
+    ) -> Option<Terminal> {
         let marks = self.stoppable().flat_map(|(at, log)| log.marks.iter().map(move |mark| (at, log, mark)));
         let marks = marks.filter(|(_, log, mark)| {
             mark.name == name
                 && after_ms.is_none_or(|after| mark.ms >= after)
                 && (log.first_lsn..log.last_lsn).contains(&mark.lsn)
         });
-        let reached = marks.filter_map(|(at, log, mark)| Some((at, log, mark, self.before(log, links, |state| state <= mark.lsn)?)));
+        let reached = marks.filter_map(|(at, log, mark)| {
+            Some((at, log, mark, self.before(log, links, |state| state <= mark.lsn)?))
+        });
         let order = |mark: &Mark, log: &Backup| (mark.ms, mark.lsn, log.until_ms(), log.last_lsn);
         let (at, log, mark, link) = match after_ms {
             Some(_) => reached.min_by_key(|(_, log, mark, _)| order(mark, log)),
@@ -277,8 +301,16 @@ impl Chain {
             }
             _ => None,
         };
-        let before = reached.iter().copied().filter(|&at| wanted.is_none_or(|wanted| key(at) <= wanted)).max_by_key(|&at| key(at));
-        let after = reached.iter().copied().filter(|&at| wanted.is_some_and(|wanted| key(at) > wanted)).min_by_key(|&at| key(at));
+        let before = reached
+            .iter()
+            .copied()
+            .filter(|&at| wanted.is_none_or(|wanted| key(at) <= wanted))
+            .max_by_key(|&at| key(at));
+        let after = reached
+            .iter()
+            .copied()
+            .filter(|&at| wanted.is_some_and(|wanted| key(at) > wanted))
+            .min_by_key(|&at| key(at));
         let unusable = self.backups().iter().filter_map(|backup| Some((backup.id, backup.unusable()?)));
         Refusal {
             reason: self.reason(target, &links, before.is_some()),
@@ -295,7 +327,11 @@ impl Chain {
             return "there is no full backup that can be restored".to_owned();
         }
         let in_bulk = |inside: &dyn Fn(&Backup) -> bool| {
-            let log = self.backups().iter().zip(links).find(|(log, link)| log.bulk_logged && link.is_some() && inside(log));
+            let log = self
+                .backups()
+                .iter()
+                .zip(links)
+                .find(|(log, link)| log.bulk_logged && link.is_some() && inside(log));
             log.map(|(log, _)| format!("it lies in log backup {}, which has bulk-logged operations and can only be restored whole", log.id))
         };
         match target {
@@ -329,12 +365,16 @@ impl Chain {
                 let base = backup.base_id.map_or("unknown".to_owned(), |base| base.to_string());
                 format!("the full that differential {id} is based on, {base}, cannot be restored")
             }
-            (None, _) => format!("log backup {id} begins at LSN {}, and no line of backups leads there on its recovery fork", backup.first_lsn),
+            (None, _) => format!(
+                "log backup {id} begins at LSN {}, and no line of backups leads there on its recovery fork",
+                backup.first_lsn
+            ),
         }
     }
 
     fn no_mark(&self, name: &str) -> String {
-        let mut known: Vec<&str> = self.backups().iter().flat_map(|log| &log.marks).map(|mark| mark.name.as_str()).collect();
+        let mut known: Vec<&str> =
+            self.backups().iter().flat_map(|log| &log.marks).map(|mark| mark.name.as_str()).collect();
         known.sort_unstable();
         known.dedup();
         if known.contains(&name) {
@@ -342,7 +382,9 @@ impl Chain {
         }
         known.truncate(5);
         match known.is_empty() {
-            true => format!("there is no mark {name}, nor any other: marks are not in log backups from a secondary"),
+            true => format!(
+                "there is no mark {name}, nor any other: marks are not in log backups from a secondary"
+            ),
             false => format!("there is no mark {name}; there are {}", known.join(", ")),
         }
     }

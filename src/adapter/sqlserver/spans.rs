@@ -103,17 +103,27 @@ impl Chain {
         let mut gaps: Vec<Gap> = Vec::new();
         for end in (0..backups.len()).filter(reached) {
             let state = &backups[end];
-            let same = |log: &super::chain::Backup| log.kind == BackupKind::Log && log.family_id == state.family_id;
-            let goes_on = (0..backups.len())
-                .any(|at| links[at].is_some() && same(&backups[at]) && backups[at].goes_onto(state.last_lsn, state.last_fork));
-            let later = backups.iter().enumerate().filter(|(at, log)| {
-                self.is_usable(*at) && same(log) && log.first_lsn > state.last_lsn && log.first_fork == state.last_fork
+            let same =
+                |log: &super::chain::Backup| log.kind == BackupKind::Log && log.family_id == state.family_id;
+            let goes_on = (0..backups.len()).any(|at| {
+                links[at].is_some()
+                    && same(&backups[at])
+                    && backups[at].goes_onto(state.last_lsn, state.last_fork)
             });
-            let Some((_, next)) = later.min_by_key(|(_, log)| (log.first_lsn, log.started_ms)) else { continue };
+            let later = backups.iter().enumerate().filter(|(at, log)| {
+                self.is_usable(*at)
+                    && same(log)
+                    && log.first_lsn > state.last_lsn
+                    && log.first_fork == state.last_fork
+            });
+            let Some((_, next)) = later.min_by_key(|(_, log)| (log.first_lsn, log.started_ms)) else {
+                continue;
+            };
             if goes_on {
                 continue;
             }
-            let would = backups.iter().filter(|log| same(log) && log.goes_onto(state.last_lsn, state.last_fork));
+            let would =
+                backups.iter().filter(|log| same(log) && log.goes_onto(state.last_lsn, state.last_fork));
             let unusable = would.filter_map(|log| Some((log.id, log.unusable()?))).collect();
             let gap = Gap {
                 from: state.last_lsn,

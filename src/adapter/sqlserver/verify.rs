@@ -34,7 +34,10 @@ pub const BAD_PAGES_MAX: usize = 1000;
 pub enum Failure {
     Page(PageState),
     /// Its header has the ids of another place.
-    Misplaced { file_id: u16, page_id: u32 },
+    Misplaced {
+        file_id: u16,
+        page_id: u32,
+    },
     /// Its PFS page is not to be believed, so no page below it is known to be free.
     AllocationLost,
 }
@@ -107,7 +110,8 @@ pub struct Watch<'a> {
 pub fn verify_file(path: &Path, watch: &Watch<'_>) -> Result<Report> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|source| Error::io("open", &format!("data file {name}"), source))?;
-    let length = file.metadata().map_err(|source| Error::io("look at", &format!("data file {name}"), source))?.len();
+    let length =
+        file.metadata().map_err(|source| Error::io("look at", &format!("data file {name}"), source))?.len();
     let file = DataFile { file, name, pages: length / PAGE_BYTES as u64, done: AtomicU64::new(0) };
     let file_id = file.identify()?;
     let sections = file.pages.div_ceil(PFS_PAGES);
@@ -148,14 +152,17 @@ impl DataFile {
         }
         let bytes = self.read(0, 2)?;
         let is = |header: &PageHeader, kind: u8| header.is_plausible() && header.kind == kind;
-        let header = PageHeader::decode(&bytes).filter(|header| is(header, TYPE_FILE_HEADER) && header.page_id == 0);
+        let header =
+            PageHeader::decode(&bytes).filter(|header| is(header, TYPE_FILE_HEADER) && header.page_id == 0);
         let pfs = PageHeader::decode(&bytes[PAGE_BYTES..]).filter(|header| is(header, TYPE_PFS));
         match (header, pfs) {
             (Some(header), Some(pfs)) if page::check(&bytes).is_bad() => Ok(pfs.file_id.min(header.file_id)),
             (Some(header), Some(_)) => Ok(header.file_id),
             (None, Some(pfs)) => Ok(pfs.file_id),
             // A log file begins with a header page too, and has none of the others.
-            (Some(_), None) if page::check(&bytes[PAGE_BYTES..]).is_bad() => Ok(PageHeader::decode(&bytes).map_or(0, |h| h.file_id)),
+            (Some(_), None) if page::check(&bytes[PAGE_BYTES..]).is_bad() => {
+                Ok(PageHeader::decode(&bytes).map_or(0, |h| h.file_id))
+            }
             _ => Err(no_file("neither its header page nor its first PFS page is one")),
         }
     }
@@ -178,7 +185,10 @@ impl DataFile {
         let mut at = start;
         while at < end {
             if (watch.cancelled)() {
-                return Err(Error::new(ErrorKind::Cancelled, format!("verification of {} was stopped", self.name)));
+                return Err(Error::new(
+                    ErrorKind::Cancelled,
+                    format!("verification of {} was stopped", self.name),
+                ));
             }
             let count = CHUNK_PAGES.min(end - at);
             let bytes = self.read(at, count)?;
@@ -287,7 +297,10 @@ mod tests {
         bytes[at(11) + 500] ^= 1;
         let report = verify(&bytes).unwrap();
         assert_eq!((report.errors, report.warnings), (1, 1));
-        assert_eq!(report.bad.iter().map(|bad| (bad.page, bad.allocated)).collect::<Vec<_>>(), [(10, true), (11, false)]);
+        assert_eq!(
+            report.bad.iter().map(|bad| (bad.page, bad.allocated)).collect::<Vec<_>>(),
+            [(10, true), (11, false)]
+        );
     }
 
     #[test]
@@ -296,7 +309,10 @@ mod tests {
         let other = bytes[at(12)..at(13)].to_vec();
         bytes[at(13)..at(14)].copy_from_slice(&other);
         let report = verify(&bytes).unwrap();
-        assert_eq!(report.bad, [BadPage { page: 13, allocated: true, failure: Failure::Misplaced { file_id: 1, page_id: 12 } }]);
+        assert_eq!(
+            report.bad,
+            [BadPage { page: 13, allocated: true, failure: Failure::Misplaced { file_id: 1, page_id: 12 } }]
+        );
     }
 
     #[test]

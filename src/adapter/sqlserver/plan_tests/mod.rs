@@ -34,7 +34,10 @@ fn plans_agree_with_trying_everything() {
         spans_hold(&world, &chain, &mut dice, seed);
     }
     eprintln!("{cases} cases from seed {first}: {} targets, {} reached", counts.targets, counts.reached);
-    assert!(counts.reached * 5 > counts.targets && counts.reached < counts.targets, "the cases are too easy or too hard");
+    assert!(
+        counts.reached * 5 > counts.targets && counts.reached < counts.targets,
+        "the cases are too easy or too hard"
+    );
 }
 
 #[derive(Default)]
@@ -96,7 +99,9 @@ fn expect(world: &World, tried: &[Restored], target: &RestoreTarget) -> Option<E
         match target {
             RestoreTarget::Newest => found.push(whole((until(last), 0))),
             RestoreTarget::Backup(id) if world.backups[last].id == *id => found.push(whole((until(last), 0))),
-            RestoreTarget::Time(ms) if until(last) == *ms && state.steps.iter().all(|at| until(*at) <= *ms) => {
+            RestoreTarget::Time(ms)
+                if until(last) == *ms && state.steps.iter().all(|at| until(*at) <= *ms) =>
+            {
                 found.push(whole((-until(last), 1)));
             }
             RestoreTarget::Lsn { lsn, fork }
@@ -111,14 +116,21 @@ fn expect(world: &World, tried: &[Restored], target: &RestoreTarget) -> Option<E
         }
     }
     // The best, and among equals the one from the newest data backup with the fewest steps.
-    found.into_iter().max_by_key(|one| (one.key, one.restored.data_at, std::cmp::Reverse(one.restored.steps.len())))
+    found
+        .into_iter()
+        .max_by_key(|one| (one.key, one.restored.data_at, std::cmp::Reverse(one.restored.steps.len())))
 }
 
 /// Stops in a log that leads on from `state`, all that the target allows.
 fn stop_inside(world: &World, state: &Restored, log: usize, target: &RestoreTarget) -> Vec<Expected> {
     let until = |at: usize| world.backups[at].until_ms();
     let made = |restored: Option<Restored>, key: (i64, i64), whole: usize| {
-        restored.map(|restored| Expected { restored, terminal: log, partial: true, key: (key.0, key.1, whole) })
+        restored.map(|restored| Expected {
+            restored,
+            terminal: log,
+            partial: true,
+            key: (key.0, key.1, whole),
+        })
     };
     let full_length = world.truths[log].past.len();
     let one = match target {
@@ -128,25 +140,35 @@ fn stop_inside(world: &World, state: &Restored, log: usize, target: &RestoreTarg
         }
         RestoreTarget::Lsn { lsn, fork } => {
             let inside = position(state.past.len()) < *lsn && *lsn < position(full_length);
-            let restored = world.restore_until(state, log, |place, _| position(place) >= *lsn).filter(|_| inside);
+            let restored =
+                world.restore_until(state, log, |place, _| position(place) >= *lsn).filter(|_| inside);
             let restored = restored.filter(|restored| fork.is_none_or(|fork| fork == record_fork(restored)));
             made(restored, (until(log), 0), full_length)
         }
-        RestoreTarget::Mark { name, after_ms, before } => return marks_inside(world, state, log, (name, *after_ms, *before)),
+        RestoreTarget::Mark { name, after_ms, before } => {
+            return marks_inside(world, state, log, (name, *after_ms, *before));
+        }
         _ => None,
     };
     one.into_iter().collect()
 }
 
-fn marks_inside(world: &World, state: &Restored, log: usize, mark: (&str, Option<i64>, bool)) -> Vec<Expected> {
+fn marks_inside(
+    world: &World,
+    state: &Restored,
+    log: usize,
+    mark: (&str, Option<i64>, bool),
+) -> Vec<Expected> {
     let (name, after_ms, before) = mark;
     let past = &world.truths[log].past;
     let wanted = |record: &Record| {
-        record.mark.is_some_and(|mark| format!("m{mark}") == name) && after_ms.is_none_or(|after| record.ms >= after)
+        record.mark.is_some_and(|mark| format!("m{mark}") == name)
+            && after_ms.is_none_or(|after| record.ms >= after)
     };
     let places = (state.past.len()..past.len()).filter(|&place| wanted(&past[place]));
     let stops = places.filter_map(|place| {
-        let restored = world.restore_until(state, log, |at, _| if before { at >= place } else { at > place })?;
+        let restored =
+            world.restore_until(state, log, |at, _| if before { at >= place } else { at > place })?;
         let (ms, until) = (past[place].ms, world.backups[log].until_ms());
         // The first after a time is by the smaller; the newest by the greater.
         let key = if after_ms.is_some() { (-ms, -until, 0) } else { (ms, until, 0) };
@@ -170,7 +192,8 @@ fn compare(
             panic!("seed {seed}, {target:?}: expected {steps:?}, planned {plan:?}\n{:#?}", world.backups);
         }
     };
-    let what = || format!("seed {seed}, {target:?}: expected {:?}, planned {plan:#?}", expected.restored.steps);
+    let what =
+        || format!("seed {seed}, {target:?}: expected {:?}, planned {plan:#?}", expected.restored.steps);
     let place = |id| world.backups.iter().position(|backup| backup.id == id).unwrap();
     let steps: Vec<usize> = plan.steps.iter().map(|step| place(step.backup)).collect();
     assert_eq!(steps.last(), Some(&expected.terminal), "{}", what());
@@ -216,7 +239,9 @@ fn stop_at(world: &World, onto: &Restored, at: usize, stop: &Stop) -> Option<Res
         record.ms >= after && record.mark.is_some_and(|mark| format!("m{mark}") == name)
     };
     let past = &world.truths[at].past;
-    let first = |name: &str, after: i64| (onto.past.len()..past.len()).find(|&place| marked(&past[place], name, after));
+    let first = |name: &str, after: i64| {
+        (onto.past.len()..past.len()).find(|&place| marked(&past[place], name, after))
+    };
     match stop {
         Stop::At(ms) => world.restore_until(onto, at, |_, record| record.ms > *ms),
         Stop::BeforeLsn(lsn) => world.restore_until(onto, at, |place, _| position(place) >= *lsn),
@@ -238,7 +263,10 @@ fn refusal_holds(world: &World, target: &RestoreTarget, refusal: &Refusal, seed:
         let plan = chain.plan(&RestoreTarget::Backup(offer.backup), &Leave::Recovered);
         assert!(plan.is_ok(), "seed {seed}, {target:?}: offered {offer:?}");
         if let RestoreTarget::Time(_) = target {
-            assert!(chain.plan(&RestoreTarget::Time(offer.ms), &Leave::Recovered).is_ok(), "seed {seed}: {offer:?}");
+            assert!(
+                chain.plan(&RestoreTarget::Time(offer.ms), &Leave::Recovered).is_ok(),
+                "seed {seed}: {offer:?}"
+            );
         }
     }
     assert!(!refusal.reason.is_empty());
@@ -250,15 +278,23 @@ fn spans_hold(world: &World, chain: &Chain, dice: &mut Dice, seed: u64) {
     for _ in 0..6 {
         let ms = 1_000_000 + dice.below((world.now - 1_000_000) as u64 + 3) as i64;
         let inside: Vec<_> = spans.iter().filter(|span| span.from.ms <= ms && ms <= span.to.ms).collect();
-        let free = |span: &&&super::spans::RestoreSpan| span.holes.iter().all(|(from, to)| ms <= *from || ms >= *to);
+        let free =
+            |span: &&&super::spans::RestoreSpan| span.holes.iter().all(|(from, to)| ms <= *from || ms >= *to);
         let planned = chain.plan(&RestoreTarget::Time(ms), &Leave::NoRecovery).is_ok();
-        assert!(planned || !inside.iter().any(|span| free(&span)), "seed {seed}: {ms} is in a span, no plan: {spans:?}");
+        assert!(
+            planned || !inside.iter().any(|span| free(&span)),
+            "seed {seed}: {ms} is in a span, no plan: {spans:?}"
+        );
         assert!(!planned || !inside.is_empty(), "seed {seed}: {ms} has a plan, but is in no span: {spans:?}");
     }
     for gap in chain.gaps() {
         assert!(gap.from < gap.to, "seed {seed}: {gap:?}");
         let before: Option<&Backup> = world.backups.iter().find(|backup| backup.id == gap.before);
-        assert_eq!(before.map(|log| (log.kind, log.first_lsn)), Some((BackupKind::Log, gap.to)), "seed {seed}");
+        assert_eq!(
+            before.map(|log| (log.kind, log.first_lsn)),
+            Some((BackupKind::Log, gap.to)),
+            "seed {seed}"
+        );
         assert!(gap.from > Lsn::ZERO);
     }
 }

@@ -214,7 +214,11 @@ impl Life {
             copy_only,
             damaged: self.dice.chance(4),
             bulk_logged: kind == BackupKind::Log && piece.iter().any(|record| record.bulk),
-            first_lsn: position(if kind == BackupKind::Log { start } else { self.past.len().saturating_sub(2) }),
+            first_lsn: position(if kind == BackupKind::Log {
+                start
+            } else {
+                self.past.len().saturating_sub(2)
+            }),
             last_lsn: position(self.past.len()),
             base_id,
             family_id: Guid([9; 16]),
@@ -230,7 +234,9 @@ impl Life {
             marks,
         };
         // Some files are gone altogether.
-        if !self.dice.chance(6) || base_id.is_none() && kind == BackupKind::Full && self.world.backups.is_empty() {
+        if !self.dice.chance(6)
+            || base_id.is_none() && kind == BackupKind::Full && self.world.backups.is_empty()
+        {
             self.world.backups.push(backup);
             self.world.truths.push(Truth { past: self.past.clone(), start });
         }
@@ -254,7 +260,9 @@ impl World {
         steps.push(at);
         let (only_full, data_at) = match (backup.kind, onto) {
             (BackupKind::Full, None) => (Some(backup.id).filter(|_| !backup.copy_only), truth.past.len()),
-            (BackupKind::Differential, Some(onto)) if onto.only_full.is_some() && onto.only_full == backup.base_id => {
+            (BackupKind::Differential, Some(onto))
+                if onto.only_full.is_some() && onto.only_full == backup.base_id =>
+            {
                 (None, truth.past.len())
             }
             (BackupKind::Log, Some(onto)) if self.log_fits(onto, truth) => (None, onto.data_at),
@@ -288,7 +296,8 @@ impl World {
     /// Every database that whole backups lead to, by every sequence.
     pub(super) fn all_restored(&self) -> Vec<Restored> {
         let mut found: Vec<Restored> = Vec::new();
-        let mut open: Vec<Restored> = (0..self.backups.len()).filter_map(|at| self.restore(None, at)).collect();
+        let mut open: Vec<Restored> =
+            (0..self.backups.len()).filter_map(|at| self.restore(None, at)).collect();
         while let Some(next) = open.pop() {
             open.extend((0..self.backups.len()).filter_map(|at| self.restore(Some(&next), at)));
             found.push(next);

@@ -22,8 +22,8 @@ const STREAM_ENCRYPTED: u16 = 0x8;
 const STREAM_COMPRESSED: u16 = 0x10;
 /// Types of blocks that a SQL Server backup has, or that may stand beside it on shared media.
 const BLOCK_TYPES: [&[u8; 4]; 16] = [
-    b"TAPE", b"SSET", b"VOLB", b"DIRB", b"FILE", b"CFIL", b"ESPB", b"ESET", b"EOTM", b"SFMB", b"MSCI", b"MSDA",
-    b"MSTL", b"MSLS", b"MSFS", b"MSFT",
+    b"TAPE", b"SSET", b"VOLB", b"DIRB", b"FILE", b"CFIL", b"ESPB", b"ESET", b"EOTM", b"SFMB", b"MSCI",
+    b"MSDA", b"MSTL", b"MSLS", b"MSFS", b"MSFT",
 ];
 
 /// A file of known length that is read at places which are checked first.
@@ -68,7 +68,11 @@ impl<R: Read + Seek> Input<R> {
         let bytes = self.bytes(at, STREAM_HEADER_BYTES as usize)?;
         let stream = Stream::decode(at, &bytes)?;
         if self.left(stream.data_at()) < stream.length {
-            let what = format!("stream {} of {} bytes goes beyond the end of the file", stream.name(), stream.length);
+            let what = format!(
+                "stream {} of {} bytes goes beyond the end of the file",
+                stream.name(),
+                stream.length
+            );
             return Err(TapeError::truncated(self.length, what));
         }
         Ok(stream)
@@ -119,7 +123,13 @@ impl Block {
     pub(super) fn text(&self, field: usize) -> String {
         match self.string_type {
             2 => self.fields().wide_text(field),
-            _ => self.fields().pointed(field).iter().map(|byte| char::from(*byte)).filter(|c| *c != '\0').collect(),
+            _ => self
+                .fields()
+                .pointed(field)
+                .iter()
+                .map(|byte| char::from(*byte))
+                .filter(|c| *c != '\0')
+                .collect(),
         }
     }
 
@@ -218,7 +228,9 @@ impl<'a> Fields<'a> {
     /// The UTF-16 text that the MTF_TAPE_ADDRESS at `field` points to.
     pub(super) fn wide_text(self, field: usize) -> String {
         let units = self.pointed(field).chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-        char::decode_utf16(units.take_while(|unit| *unit != 0)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+        char::decode_utf16(units.take_while(|unit| *unit != 0))
+            .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect()
     }
 }
 

@@ -18,7 +18,15 @@ impl LocalTime {
         let packed = bytes.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
         let part = |shift: u32, bits: u32| i16::try_from(packed >> shift & ((1 << bits) - 1)).ok();
         let small = |shift: u32, bits: u32| i8::try_from(packed >> shift & ((1 << bits) - 1)).ok();
-        let time = DateTime::new(part(26, 14)?, small(22, 4)?, small(17, 5)?, small(12, 5)?, small(6, 6)?, small(0, 6)?, 0);
+        let time = DateTime::new(
+            part(26, 14)?,
+            small(22, 4)?,
+            small(17, 5)?,
+            small(12, 5)?,
+            small(6, 6)?,
+            small(0, 6)?,
+            0,
+        );
         (packed != 0).then_some(())?;
         time.ok().map(Self)
     }

@@ -52,10 +52,14 @@ impl TapeError {
     fn hint(&self) -> &'static str {
         match self.fault {
             Fault::Compressed => "its header is known to SQL Server alone: ask one with RESTORE HEADERONLY",
-            Fault::Encrypted => "ask a SQL Server that has the certificate or key it was encrypted with, by RESTORE HEADERONLY",
+            Fault::Encrypted => {
+                "ask a SQL Server that has the certificate or key it was encrypted with, by RESTORE HEADERONLY"
+            }
             Fault::Foreign => "name a file that BACKUP DATABASE or BACKUP LOG wrote",
             Fault::Truncated => "copy it again from where it was written, or wait until that has ended",
-            Fault::Damaged => "copy it again from where it was written, and check it there by RESTORE VERIFYONLY",
+            Fault::Damaged => {
+                "copy it again from where it was written, and check it there by RESTORE VERIFYONLY"
+            }
             Fault::Io => "see the host's log for that device",
         }
     }

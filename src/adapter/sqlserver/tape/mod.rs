@@ -56,7 +56,8 @@ impl BackupFile {
 /// Reads the file at `path`. An error when there is no label to be read; what is wrong further on is in `problem`.
 pub fn read_file(path: &Path) -> Result<BackupFile> {
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|source| Error::io("open", &format!("backup file {name}"), source))?;
+    let file =
+        File::open(path).map_err(|source| Error::io("open", &format!("backup file {name}"), source))?;
     read(BufReader::new(file)).map_err(|error| error.about(&name))
 }
 

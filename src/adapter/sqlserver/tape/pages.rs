@@ -82,7 +82,9 @@ pub fn place_extent(extent: &[u8]) -> Option<ExtentPlace> {
     let mut votes: Vec<(ExtentPlace, usize)> = Vec::new();
     for (at, page) in extent.chunks_exact(PAGE_BYTES).take(EXTENT_PAGES).enumerate() {
         let Some(header) = PageHeader::decode(page).filter(PageHeader::is_plausible) else { continue };
-        let Some(first_page) = header.page_id.checked_sub(at as u32).filter(|first| first % 8 == 0) else { continue };
+        let Some(first_page) = header.page_id.checked_sub(at as u32).filter(|first| first % 8 == 0) else {
+            continue;
+        };
         let place = ExtentPlace { file_id: header.file_id, first_page };
         match votes.iter_mut().find(|(known, _)| *known == place) {
             Some((_, count)) => *count += 1,

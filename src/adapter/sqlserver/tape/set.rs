@@ -138,7 +138,9 @@ impl BackupSet {
     /// The fork it begins on: another than the last when a fork lies inside a log backup, or right at its beginning.
     pub fn first_fork(&self) -> Option<Guid> {
         match self.earlier_fork {
-            Some(earlier) if self.kind == SetKind::Log && self.first_lsn <= earlier.ends => Some(earlier.fork),
+            Some(earlier) if self.kind == SetKind::Log && self.first_lsn <= earlier.ends => {
+                Some(earlier.fork)
+            }
             _ => self.last_fork,
         }
     }
@@ -221,10 +223,13 @@ impl BackupSet {
         self.server = fields.wide_text(108);
         self.binding_id = guid(124);
         self.last_fork = guid(156);
-        self.earlier_fork = guid(184).filter(|fork| Some(*fork) != self.last_fork).map(|fork| ForkEnd { fork, ends: lsn(172) });
+        self.earlier_fork = guid(184)
+            .filter(|fork| Some(*fork) != self.last_fork)
+            .map(|fork| ForkEnd { fork, ends: lsn(172) });
         self.database_backup_id = guid(200);
         self.family_id = guid(224);
-        let is_differential = matches!(kind, SetKind::Differential | SetKind::FileDifferential | SetKind::PartialDifferential);
+        let is_differential =
+            matches!(kind, SetKind::Differential | SetKind::FileDifferential | SetKind::PartialDifferential);
         self.differential_base_lsn = known(260).filter(|_| is_differential);
         self.differential_base_id = guid(272).filter(|_| is_differential);
         self.files = records.files;

@@ -17,7 +17,14 @@ fn read_bytes(bytes: &[u8]) -> std::result::Result<BackupFile, TapeError> {
 fn three_sets() -> Vec<SetSpec> {
     let full = SetSpec::default();
     let base = Some((full.first, full.id));
-    let differential = SetSpec { letter: b'I', id: 2, first: Lsn::new(10, 20, 1), last: Lsn::new(10, 30, 1), base, ..full.clone() };
+    let differential = SetSpec {
+        letter: b'I',
+        id: 2,
+        first: Lsn::new(10, 20, 1),
+        last: Lsn::new(10, 30, 1),
+        base,
+        ..full.clone()
+    };
     let log = SetSpec {
         letter: b'L',
         id: 3,
@@ -35,17 +42,24 @@ fn three_sets() -> Vec<SetSpec> {
 fn what_was_written_is_read() {
     let file = read_bytes(&write(&three_sets())).unwrap().check("x.bak").unwrap();
     assert_eq!(file.media.software, "Microsoft SQL Server");
-    assert_eq!((file.media.families, file.media.family, file.media.set_id), (Some(1), Some(1), Some(guid(0x66))));
+    assert_eq!(
+        (file.media.families, file.media.family, file.media.set_id),
+        (Some(1), Some(1), Some(guid(0x66)))
+    );
     let [full, differential, log] = &file.sets[..] else { panic!("{:?}", file.sets) };
     assert_eq!((full.kind, full.copy_only, full.position, full.complete), (SetKind::Full, true, 1, true));
-    assert_eq!((full.database.as_str(), full.server.as_str(), full.software), ("sales", "HOST\\SQL", (13, 0, 5081)));
+    assert_eq!(
+        (full.database.as_str(), full.server.as_str(), full.software),
+        ("sales", "HOST\\SQL", (13, 0, 5081))
+    );
     assert_eq!(full.finished_ms(), Some(1_709_212_455_000 - 3_600_000));
     assert_eq!(full.first_fork(), Some(guid(7)));
     assert_eq!(differential.kind, SetKind::Differential);
     assert_eq!((differential.differential_base_id, differential.position), (Some(guid(1)), 2));
     assert_eq!((log.kind, log.flags.bulk_logged(), log.first_fork()), (SetKind::Log, true, Some(guid(9))));
     assert_eq!((log.last_fork, log.data.log_bytes), (Some(guid(7)), 1024));
-    let names: Vec<_> = full.files.iter().map(|file| (file.logical_name.as_str(), file.kind, file.file_id)).collect();
+    let names: Vec<_> =
+        full.files.iter().map(|file| (file.logical_name.as_str(), file.kind, file.file_id)).collect();
     assert_eq!(names, [("sales", FileKind::Data, 1), ("sales_log", FileKind::Log, 2)]);
     assert_eq!(full.files[0].physical_name, "D:\\data\\sales.mdf");
 }
@@ -150,7 +164,10 @@ fn put_checksums_right(bytes: &mut [u8]) {
         let kind = &bytes[at..at + 4];
         let (place, words) = if block::is_block_type(kind) {
             (50, 50)
-        } else if [b"SPAD", b"APAD", b"MQDA", b"MQTL", b"MQCI", b"RAID"].iter().any(|known| known.as_slice() == kind) {
+        } else if [b"SPAD", b"APAD", b"MQDA", b"MQTL", b"MQCI", b"RAID"]
+            .iter()
+            .any(|known| known.as_slice() == kind)
+        {
             (20, 20)
         } else {
             continue;

@@ -6,11 +6,11 @@
 
 use std::io::{Read, Seek};
 
+use super::BackupFile;
 use super::block::{BLOCK_ALIGN, Block, Input, Stream, is_block_type, printable};
 use super::error::{Fault, TapeError};
 use super::media::{Media, RAID_BYTES_MAX};
 use super::set::{BackupSet, SSET_ENCRYPTED};
-use super::BackupFile;
 
 /// What compressed backups begin with.
 const COMPRESSED_MAGIC: &[u8] = b"MSSQLBAK";
@@ -76,7 +76,11 @@ impl Walker {
     }
 
     /// Takes up a block and says where the next one is looked for.
-    fn block<R: Read + Seek>(&mut self, input: &mut Input<R>, block: &Block) -> Result<Option<u64>, TapeError> {
+    fn block<R: Read + Seek>(
+        &mut self,
+        input: &mut Input<R>,
+        block: &Block,
+    ) -> Result<Option<u64>, TapeError> {
         match &block.kind {
             b"SFMB" => return Ok(block.at.checked_add(self.media.filemark_bytes)),
             b"EOTM" => return Ok(None),
@@ -92,12 +96,17 @@ impl Walker {
 
     fn begin(&mut self, block: &Block) -> Result<(), TapeError> {
         if let Some(open) = self.open.take() {
-            let what = format!("backup set {} begins before set {} has ended", self.sets.len() + 2, open.position);
+            let what =
+                format!("backup set {} begins before set {} has ended", self.sets.len() + 2, open.position);
             self.sets.push(open);
             return Err(TapeError::new(Fault::Damaged, block.at, what));
         }
         if self.sets.len() >= SETS_MAX {
-            return Err(TapeError::new(Fault::Damaged, block.at, format!("more than {SETS_MAX} backup sets")));
+            return Err(TapeError::new(
+                Fault::Damaged,
+                block.at,
+                format!("more than {SETS_MAX} backup sets"),
+            ));
         }
         if block.attributes & SSET_ENCRYPTED != 0 {
             return Err(TapeError::new(Fault::Encrypted, block.at, "its backup set is encrypted".to_owned()));
@@ -180,7 +189,11 @@ fn find_block<R: Read + Seek>(input: &mut Input<R>, at: u64) -> Result<Option<u6
             return Ok(Some(place));
         }
         if head != [0; 4] {
-            return Err(TapeError::new(Fault::Damaged, place, "neither a descriptor block nor padding".to_owned()));
+            return Err(TapeError::new(
+                Fault::Damaged,
+                place,
+                "neither a descriptor block nor padding".to_owned(),
+            ));
         }
         place += BLOCK_ALIGN;
     }
