@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod convert;
 pub mod errors;
+pub mod gather;
 pub mod guid;
 pub mod lsn;
 pub mod page;

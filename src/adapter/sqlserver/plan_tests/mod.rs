@@ -20,8 +20,9 @@ fn plans_agree_with_trying_everything() {
     let first = number("STILLPOINT_PLAN_SEED", 1);
     let mut counts = Counts::default();
     for seed in first..first + cases {
-        let world = generate(seed, 6 + (seed % 12) as usize);
+        let world = generate(seed, 8 + (seed % 18) as usize);
         let chain = Chain::new(world.backups.clone());
+        counts.look_at(&world, &chain);
         let mut dice = Dice::new(seed ^ 0x5555);
         let tried = world.all_restored();
         for target in targets(&world, &mut dice) {
@@ -33,17 +34,46 @@ fn plans_agree_with_trying_everything() {
         }
         spans_hold(&world, &chain, &mut dice, seed);
     }
-    eprintln!("{cases} cases from seed {first}: {} targets, {} reached", counts.targets, counts.reached);
+    eprintln!("{cases} cases from seed {first}: {counts:?}");
+    let Counts { forks, gaps, copy_only, stripes, damaged, overlaps, bulk, .. } = counts;
+    let features = [forks, gaps, copy_only, stripes, damaged, overlaps, bulk];
+    assert!(cases < 100 || features.iter().all(|count| count * 50 > cases), "a feature is in too few cases");
     assert!(
         counts.reached * 5 > counts.targets && counts.reached < counts.targets,
         "the cases are too easy or too hard"
     );
 }
 
-#[derive(Default)]
+/// How much was tried; the features count the cases that have them.
+#[derive(Debug, Default)]
 struct Counts {
     targets: u64,
     reached: u64,
+    forks: u64,
+    gaps: u64,
+    copy_only: u64,
+    stripes: u64,
+    damaged: u64,
+    overlaps: u64,
+    bulk: u64,
+}
+
+impl Counts {
+    fn look_at(&mut self, world: &World, chain: &Chain) {
+        let backups = &world.backups;
+        let any = |wanted: &dyn Fn(&Backup) -> bool| u64::from(backups.iter().any(wanted));
+        let overlap = |a: &Backup, b: &Backup| {
+            let logs = a.kind == BackupKind::Log && b.kind == BackupKind::Log && a.id != b.id;
+            logs && a.last_fork == b.last_fork && a.first_lsn < b.last_lsn && b.first_lsn < a.last_lsn
+        };
+        self.forks += any(&|backup| backup.fork_point.is_some());
+        self.gaps += u64::from(!chain.gaps().is_empty());
+        self.copy_only += any(&|backup| backup.copy_only && backup.kind == BackupKind::Full);
+        self.stripes += any(&|backup| backup.stripes.len() < usize::from(backup.stripe_count));
+        self.damaged += any(&|backup| backup.damaged);
+        self.overlaps += any(&|a| backups.iter().any(|b| overlap(a, b)));
+        self.bulk += any(&|backup| backup.bulk_logged);
+    }
 }
 
 fn targets(world: &World, dice: &mut Dice) -> Vec<RestoreTarget> {

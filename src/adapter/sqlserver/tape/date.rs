@@ -1,8 +1,9 @@
 //! Dates as Microsoft Tape Format packs them.
 //!
 //! Source: MTF_DATE_TIME of MTF 1.00a: 40 bits, greatest first: year 14, month 4, day 5, hour 5, minute 6, second 6. The
-//! time zone of a set is in quarter hours east of UTC, 127 when unknown. Measured: in the real files these are the times
-//! of the backups to the second, the zone 0. Must not know the host's zone.
+//! time zone of a set is in quarter hours, 127 when unknown. Measured: in the real files these are the times of the backups to
+//! the second; the zone is 0 in those of December and 4 in those of May, so it is counted east of UTC and has summer
+//! time in it. Must not know the host's zone.
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
