@@ -21,7 +21,6 @@ const FLAG_CHECKSUM: u16 = 0x200;
 const TYPE_MAX: u8 = 20;
 
 /// Page types that are asked for by name.
-pub const TYPE_GAM: u8 = 8;
 pub const TYPE_PFS: u8 = 11;
 pub const TYPE_FILE_HEADER: u8 = 15;
 

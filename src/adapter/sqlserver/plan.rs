@@ -104,6 +104,43 @@ pub struct RestorePlan {
     pub end: End,
 }
 
+/// Where a database that is restoring is: of `sys.master_files` redo_start_lsn and redo_start_fork_guid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub lsn: Lsn,
+    pub fork: Guid,
+    pub family_id: Guid,
+    /// The moment it has reached, in milliseconds since 1970 in UTC.
+    pub ms: i64,
+}
+
+impl Position {
+    /// Stands for what was restored so far.
+    fn as_full(&self) -> Backup {
+        Backup {
+            id: Guid::NONE,
+            kind: BackupKind::Full,
+            copy_only: true,
+            damaged: false,
+            bulk_logged: false,
+            first_lsn: self.lsn,
+            last_lsn: self.lsn,
+            base_id: None,
+            family_id: self.family_id,
+            first_fork: self.fork,
+            last_fork: self.fork,
+            fork_point: None,
+            started_ms: self.ms,
+            finished_ms: self.ms,
+            reaches_ms: None,
+            position: 1,
+            stripes: vec![Stripe { family: 1, file: String::new() }],
+            stripe_count: 1,
+            marks: Vec::new(),
+        }
+    }
+}
+
 /// A point that can be reached instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -164,6 +201,21 @@ impl Chain {
             Some(terminal) => Ok(self.steps(terminal, &links, leave)),
             None => Err(Box::new(self.refuse(target))),
         }
+    }
+
+    /// Plans how a database that is restoring goes on: with logs alone, from where it is. No steps when it is there
+    /// already, or when no log follows and the newest is asked for.
+    pub fn plan_from(
+        &self,
+        at: &Position,
+        target: &RestoreTarget,
+        leave: &Leave,
+    ) -> Result<RestorePlan, Box<Refusal>> {
+        let logs = self.backups().iter().filter(|backup| backup.kind == BackupKind::Log);
+        let chain = Self::new(logs.cloned().chain([at.as_full()]).collect());
+        let mut plan = chain.plan(target, leave)?;
+        plan.steps.remove(0);
+        Ok(plan)
     }
 
     /// The backups that must be kept for one to stay restorable, itself included, in the order of restore.

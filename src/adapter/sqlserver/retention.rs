@@ -101,7 +101,7 @@ fn by_policy(
     let candidates: Vec<Candidate<usize>> =
         points.map(|(id, backup)| Candidate { id, taken: taken(backup), pins: Vec::new() }).collect();
     let mut reasons: Vec<Vec<KeepReason>> = vec![Vec::new(); backups.len()];
-    // A day's last is one of all of that day: with `daily` a differential's policy would keep more than the days say.
+    // Backups have no rule for the last of each day: all of the days that count are kept.
     let rules = RetentionPolicy { daily: 0, ..*policy };
     for verdict in evaluate(&candidates, &rules, zone, now) {
         if let Decision::Keep(found) = verdict.decision {

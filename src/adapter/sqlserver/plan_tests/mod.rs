@@ -7,7 +7,7 @@ mod world;
 
 use super::chain::{Backup, BackupKind, Chain};
 use super::lsn::Lsn;
-use super::plan::{EndLsn, Leave, Refusal, RestorePlan, RestoreTarget, Stop};
+use super::plan::{EndLsn, Leave, Position, Refusal, RestorePlan, RestoreTarget, Stop};
 use world::{Dice, Record, Restored, World, fork_guid, generate, position};
 
 fn number(name: &str, default: u64) -> u64 {
@@ -32,6 +32,7 @@ fn plans_agree_with_trying_everything() {
             counts.reached += u64::from(plan.is_ok());
             compare(&world, &target, expected, plan, seed);
         }
+        going_on_holds(&world, &chain, &tried, &mut dice, seed);
         spans_hold(&world, &chain, &mut dice, seed);
     }
     eprintln!("{cases} cases from seed {first}: {counts:?}");
@@ -300,6 +301,35 @@ fn refusal_holds(world: &World, target: &RestoreTarget, refusal: &Refusal, seed:
         }
     }
     assert!(!refusal.reason.is_empty());
+}
+
+/// From a database that is restoring, logs lead exactly as far as trying all of them does.
+fn going_on_holds(world: &World, chain: &Chain, tried: &[Restored], dice: &mut Dice, seed: u64) {
+    let Some(state) = tried.get(dice.below(tried.len() as u64) as usize) else { return };
+    let last = *state.steps.last().unwrap();
+    let backup = &world.backups[last];
+    let (lsn, fork, family_id, ms) = (backup.last_lsn, backup.last_fork, backup.family_id, backup.until_ms());
+    let at = Position { lsn, fork, family_id, ms };
+    let logs = |at: usize| world.backups[at].kind == BackupKind::Log;
+    let (mut open, mut best) = (vec![state.clone()], (ms, lsn));
+    while let Some(next) = open.pop() {
+        let end = &world.backups[*next.steps.last().unwrap()];
+        best = best.max((end.until_ms(), end.last_lsn));
+        let logs = (0..world.backups.len()).filter(|at| logs(*at));
+        open.extend(logs.filter_map(|log| world.restore(Some(&next), log)));
+    }
+    let plan = chain.plan_from(&at, &RestoreTarget::Newest, &Leave::NoRecovery).unwrap();
+    let mut now = state.clone();
+    for step in &plan.steps {
+        let log = world.backups.iter().position(|backup| backup.id == step.backup).unwrap();
+        now = world.restore(Some(&now), log).unwrap_or_else(|| panic!("seed {seed}: {at:?}, {plan:?}"));
+    }
+    assert_eq!(
+        (plan.end.ms, plan.end.lsn),
+        (best.0, EndLsn::Before(best.1)),
+        "seed {seed}: {at:?}, {plan:?}"
+    );
+    assert_eq!(position(now.past.len()), best.1, "seed {seed}: {at:?}");
 }
 
 /// Every time in a span can be planned, and every time that can be planned is in a span.

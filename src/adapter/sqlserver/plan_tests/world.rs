@@ -79,6 +79,8 @@ struct Life {
     past: Vec<Record>,
     fork: u8,
     next_record: u32,
+    /// Also those that were lost.
+    backups_made: u8,
     /// Where the next log backup begins; nothing when the chain is broken.
     log_from: Option<usize>,
     /// The fulls that differentials were made against, each with what it had.
@@ -95,6 +97,7 @@ pub(super) fn generate(seed: u64, events: usize) -> World {
         past: Vec::new(),
         fork: 0,
         next_record: 0,
+        backups_made: 0,
         log_from: None,
         bases: Vec::new(),
         forked_since_log: false,
@@ -194,7 +197,8 @@ impl Life {
     fn backup(&mut self, kind: BackupKind, start: usize, copy_only: bool, base_id: Option<Guid>) -> Guid {
         let started_ms = self.tick();
         let finished_ms = self.tick();
-        let id = Guid([self.world.backups.len() as u8 + 1; 16]);
+        self.backups_made += 1;
+        let id = Guid([self.backups_made; 16]);
         let piece = &self.past[start..];
         let last = piece.last().map_or(0, |record| record.fork);
         // The fork on which its first position was reached.
