@@ -7,6 +7,8 @@
 //! `first_lsn` in the real files). Invariant: a link only leads to a lower place in the order, so ways end. Must not
 //! know files' contents, servers or statements.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::guid::Guid;
@@ -93,6 +95,8 @@ pub enum Unusable {
     MissingStripes(Vec<u16>),
     /// Its last LSN is before its first.
     BadLsns,
+    /// A log backup of a time in which nothing was logged: its LSNs are equal.
+    Empty,
 }
 
 impl Backup {
@@ -157,7 +161,11 @@ impl Backup {
         if !missing.is_empty() {
             return Some(Unusable::MissingStripes(missing));
         }
-        (self.last_lsn < self.first_lsn).then_some(Unusable::BadLsns)
+        match self.last_lsn.cmp(&self.first_lsn) {
+            Ordering::Less => Some(Unusable::BadLsns),
+            Ordering::Equal if self.kind == BackupKind::Log => Some(Unusable::Empty),
+            _ => None,
+        }
     }
 
     /// The fork of the record at an LSN of this log.

@@ -14,6 +14,7 @@ pub mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod plan_text;
+pub mod refusal;
 pub mod retention;
 pub mod spans;
 pub mod tape;

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::chain::Unusable;
-use super::plan::{EndLsn, Leave, Offer, Refusal, RestorePlan, Step, Stop};
+use super::plan::{EndLsn, Leave, RestorePlan, Step, Stop};
+use super::refusal::{Offer, Refusal};
 use super::spans::Gap;
 use crate::base::{Error, ErrorKind};
 
@@ -98,7 +99,8 @@ impl Gap {
 }
 
 impl Unusable {
-    fn describe(&self) -> String {
+    /// What follows the backup's name in a sentence.
+    pub(super) fn describe(&self) -> String {
         match self {
             Self::Damaged => "is damaged".to_owned(),
             Self::MissingStripes(families) => {
@@ -106,6 +108,7 @@ impl Unusable {
                 format!("lacks the file of stripe {}", families.join(", "))
             }
             Self::BadLsns => "ends before it begins".to_owned(),
+            Self::Empty => "has nothing: no log was written since the one before".to_owned(),
         }
     }
 }

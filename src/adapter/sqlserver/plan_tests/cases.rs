@@ -123,6 +123,16 @@ fn a_missing_stripe_is_named() {
     assert!(text.contains("would fill it but lacks the file of stripe 2, 3"), "{text}");
 }
 
+#[test]
+fn an_empty_log_is_passed_over() {
+    let mut backups = simple();
+    backups.push(log(7, 130, 130));
+    assert_eq!(ids(&plan(backups.clone(), &at_minute(140))), [1, 2, 3]);
+    let refusal =
+        Chain::new(backups).plan(&RestoreTarget::Backup(Guid([7; 16])), &Leave::Recovered).unwrap_err();
+    assert!(refusal.reason.contains("has nothing"), "{}", refusal.reason);
+}
+
 /// The database was restored to LSN 150 and went on: log 6 is on the new fork, logs 3 and 4 on the old one.
 fn forked() -> Vec<Backup> {
     let mut backups = simple();

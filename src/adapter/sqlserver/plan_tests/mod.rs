@@ -7,7 +7,8 @@ mod world;
 
 use super::chain::{Backup, BackupKind, Chain};
 use super::lsn::Lsn;
-use super::plan::{EndLsn, Leave, Position, Refusal, RestorePlan, RestoreTarget, Stop};
+use super::plan::{EndLsn, Leave, Position, RestorePlan, RestoreTarget, Stop};
+use super::refusal::Refusal;
 use world::{Dice, Record, Restored, World, fork_guid, generate, position};
 
 fn number(name: &str, default: u64) -> u64 {
