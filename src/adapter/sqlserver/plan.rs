@@ -299,7 +299,10 @@ impl Chain {
         let last = way.len() - 1;
         let steps = way.into_iter().enumerate().map(|(number, at)| {
             let backup = &self.backups()[at];
-            let everywhere = backup.kind == BackupKind::Log && matches!(terminal.stop, Some(Stop::At(_)));
+            // A bulk-logged log takes no stop clause, not even one that it does not reach.
+            let everywhere = backup.kind == BackupKind::Log
+                && !backup.bulk_logged
+                && matches!(terminal.stop, Some(Stop::At(_)));
             Step {
                 backup: backup.id,
                 kind: backup.kind,

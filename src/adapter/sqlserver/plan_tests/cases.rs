@@ -168,6 +168,11 @@ fn a_bulk_logged_log_is_all_or_nothing() {
     let points = (refusal.before.unwrap().ms / 60_000, refusal.after.unwrap().ms / 60_000);
     assert_eq!(points, (170, 200));
     assert_eq!(Chain::new(backups).spans()[0].holes, [(170 * 60_000, 200 * 60_000)]);
+    let mut backups = simple();
+    backups[1].bulk_logged = true;
+    let stops: Vec<bool> =
+        plan(backups, &at_minute(140)).steps.iter().map(|step| step.stop.is_some()).collect();
+    assert_eq!(stops, [false, false, true]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod walk;
 pub(crate) mod writer;
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use crate::base::{Error, Result};
@@ -58,7 +58,8 @@ pub fn read_file(path: &Path) -> Result<BackupFile> {
     let name = path.display().to_string();
     let file =
         File::open(path).map_err(|source| Error::io("open", &format!("backup file {name}"), source))?;
-    read(BufReader::new(file)).map_err(|error| error.about(&name))
+    // Without a buffer: each step seeks on, so what a buffer reads ahead would be read for nothing.
+    read(file).map_err(|error| error.about(&name))
 }
 
 /// As `read_file`, for anything that can be read at a place.
