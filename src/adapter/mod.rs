@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod postgres;
+pub mod sqlserver;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
