@@ -1,0 +1,112 @@
+//! What a test can break in a running server, and the log in which it reads what went wrong. Shared by all connections
+//! of a server; each fault but a delay and a refusal happens once.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// Entries that the log keeps; the oldest go first.
+pub const LOG_ENTRIES_MAX: usize = 1024;
+
+/// One connection's end that was not in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Counted from 1 in the order in which clients connected.
+    pub connection: u64,
+    pub text: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cut_after: Option<u64>,
+    sent_bytes: u64,
+    delay: Duration,
+    refuse: bool,
+    garbage: Option<Vec<u8>>,
+    log: VecDeque<LogEntry>,
+}
+
+/// Thread-safe; set through `Running::faults`.
+#[derive(Debug, Default)]
+pub struct Faults {
+    state: Mutex<State>,
+}
+
+impl Faults {
+    /// The connection that sends the `bytes`th byte from now on ends right after it, whichever it is; with 0 the first
+    /// to send anything ends before it. Bytes are those on the wire, with TLS and packet headers.
+    pub fn cut_after(&self, bytes: u64) {
+        self.state.lock().cut_after = Some(bytes);
+    }
+
+    /// How much was sent on all connections since the start.
+    pub fn sent_bytes(&self) -> u64 {
+        self.state.lock().sent_bytes
+    }
+
+    /// Each answer from now on, that to a login too, waits so long before its first byte. An attention ends the wait.
+    pub fn delay_answers(&self, delay: Duration) {
+        self.state.lock().delay = delay;
+    }
+
+    /// Whether clients are disconnected as they connect. Those that are there stay.
+    pub fn refuse_connections(&self, refuse: bool) {
+        self.state.lock().refuse = refuse;
+    }
+
+    /// The next request is answered by these bytes, as they are, and never reaches its session; the connection ends
+    /// after them.
+    pub fn answer_garbage(&self, bytes: Vec<u8>) {
+        self.state.lock().garbage = Some(bytes);
+    }
+
+    /// No fault is set any more. The log and the count of bytes stay.
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        *state =
+            State { sent_bytes: state.sent_bytes, log: std::mem::take(&mut state.log), ..State::default() };
+    }
+
+    /// What ended out of order, oldest first.
+    pub fn log(&self) -> Vec<LogEntry> {
+        self.state.lock().log.iter().cloned().collect()
+    }
+
+    pub(super) fn record(&self, connection: u64, text: String) {
+        let mut state = self.state.lock();
+        if state.log.len() >= LOG_ENTRIES_MAX {
+            state.log.pop_front();
+        }
+        state.log.push_back(LogEntry { connection, text });
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        self.state.lock().delay
+    }
+
+    pub(super) fn refuses(&self) -> bool {
+        self.state.lock().refuse
+    }
+
+    pub(super) fn take_garbage(&self) -> Option<Vec<u8>> {
+        self.state.lock().garbage.take()
+    }
+
+    /// How many of `bytes` may be sent before the cut.
+    pub(super) fn allowance(&self, bytes: usize) -> usize {
+        let left = self.state.lock().cut_after.unwrap_or(u64::MAX);
+        usize::try_from(left).unwrap_or(usize::MAX).min(bytes)
+    }
+
+    /// Counts what was sent, and says whether that was the last byte before the cut; the fault is over then.
+    pub(super) fn sent(&self, bytes: usize) -> bool {
+        let mut state = self.state.lock();
+        let bytes = bytes as u64;
+        state.sent_bytes = state.sent_bytes.saturating_add(bytes);
+        let left = state.cut_after.map(|left| left.saturating_sub(bytes));
+        let is_cut = left == Some(0);
+        state.cut_after = left.filter(|left| *left > 0);
+        is_cut
+    }
+}

@@ -1,0 +1,164 @@
+//! How a connection begins: PRELOGIN, TLS, LOGIN7 and the answer to it.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::TlsAcceptor;
+
+use super::answer::Answer;
+use super::error::{LOGIN_BYTES_MAX, PACKET_BYTES_DEFAULT, ProtocolError, Result};
+use super::faults::Faults;
+use super::login::Login7;
+use super::packet::{Message, PacketReader, PacketWriter, kind};
+use super::prelogin::{Encryption, Prelogin, Protection};
+use super::token::{self, Change};
+use super::wire::{Stream, Wire};
+use super::worker::{Greeting, Worker};
+use crate::reply;
+
+/// The language of all messages, and the message that tells people so.
+const LANGUAGE: &str = "us_english";
+const LANGUAGE_CHANGED: i32 = 5703;
+const PROGRAM: &str = "Microsoft SQL Server";
+/// Windows authentication and empty names are answered as a wrong password is.
+const LOGIN_FAILED: i32 = 18_456;
+/// The version that PRELOGIN tells, when no session is there yet to ask: SQL Server 2022.
+const PRELOGIN_VERSION: (u8, u8, u16) = (16, 0, 1000);
+
+/// What all connections of a server have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) encryption: Encryption,
+    pub(super) server_name: String,
+    pub(super) tls: Arc<ServerConfig>,
+    pub(super) faults: Arc<Faults>,
+}
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub(super) struct LoggedIn {
+    pub(super) stream: Stream,
+    pub(super) reader: PacketReader,
+    pub(super) login: Login7,
+    pub(super) database: String,
+}
+
+/// A message of the kind that must come now; anything else is an error.
+async fn expect(
+    reader: &mut PacketReader,
+    stream: &mut Stream,
+    expected: u8,
+    name: &'static str,
+) -> Result<Message> {
+    let message = reader.message(stream, LOGIN_BYTES_MAX).await?.ok_or(ProtocolError::Truncated)?;
+    if message.kind != expected {
+        let found = u64::from(message.kind);
+        return Err(ProtocolError::Unexpected { object: "packet kind", found, expected: name });
+    }
+    Ok(message)
+}
+
+/// The connection up to the answer to its login.
+///
+/// # Errors
+///
+/// Whatever ends it before; the client was told if there is a way to.
+pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Result<LoggedIn> {
+    let mut reader = PacketReader::default();
+    let mut stream = Stream::Plain(wire);
+    let message = expect(&mut reader, &mut stream, kind::PRELOGIN, "PRELOGIN").await?;
+    if let Some(garbage) = shared.faults.take_garbage() {
+        return Err(send_garbage(&mut stream, &garbage).await);
+    }
+    let prelogin = Prelogin::parse(&message.payload)?;
+    let (encryption, protection) = prelogin.negotiate(shared.encryption)?;
+    let mut packets = PacketWriter::new(kind::PRELOGIN, PACKET_BYTES_DEFAULT);
+    packets.waiting = prelogin.answer(encryption, PRELOGIN_VERSION);
+    packets.finish(&mut stream).await?;
+    if protection == Protection::Session && prelogin.cannot_encrypt() {
+        return Err(ProtocolError::NotEncrypted);
+    }
+
+    if protection != Protection::None {
+        stream = encrypt(shared, stream).await?;
+    }
+    let message = expect(&mut reader, &mut stream, kind::LOGIN, "LOGIN7").await?;
+    if protection == Protection::Login {
+        stream = stream.into_plain();
+    }
+    if let Some(garbage) = shared.faults.take_garbage() {
+        return Err(send_garbage(&mut stream, &garbage).await);
+    }
+    let login = Login7::parse(&message.payload)?;
+    tokio::time::sleep(shared.faults.delay()).await;
+    let database = open(shared, &mut stream, worker, &login).await?;
+    Ok(LoggedIn { stream, reader, login, database })
+}
+
+async fn encrypt(shared: &Shared, stream: Stream) -> Result<Stream> {
+    let Stream::Plain(mut wire) = stream else {
+        return Ok(stream);
+    };
+    wire.begin_handshake();
+    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
+    let mut tls = acceptor.accept(wire).await.map_err(|error| match ProtocolError::from(error) {
+        ProtocolError::Io(error) => ProtocolError::Tls(error),
+        other => other,
+    })?;
+    tls.get_mut().0.end_handshake();
+    Ok(Stream::Tls(Box::new(tls)))
+}
+
+/// Sends bytes in place of an answer; the connection is over with them, in the way that a test asked for.
+pub(super) async fn send_garbage(stream: &mut Stream, garbage: &[u8]) -> ProtocolError {
+    let sent = async {
+        stream.write_all(garbage).await?;
+        stream.flush().await?;
+        stream.shutdown().await
+    };
+    sent.await.map_or_else(ProtocolError::from, |()| ProtocolError::Cut)
+}
+
+/// Opens the session and answers; the database that it is in.
+async fn open(shared: &Shared, stream: &mut Stream, worker: &Worker, login: &Login7) -> Result<String> {
+    let opened = if login.is_integrated {
+        Err(login_failed("Windows authentication is not there. Use a SQL Server login."))
+    } else {
+        worker.login(login.login.clone()).await.ok_or(ProtocolError::SessionLost)?
+    };
+    // Until the answer has told of the new size, packets have the old one.
+    let mut answer = Answer::new(PACKET_BYTES_DEFAULT, &shared.server_name, login.version.has_null_bitmaps());
+    match opened {
+        Ok(greeting) => {
+            accept(&mut answer, login, &greeting)?;
+            answer.end().finish(stream).await?;
+            Ok(greeting.database)
+        }
+        Err(message) => {
+            answer.message(&message)?;
+            answer.end().finish(stream).await?;
+            stream.shutdown().await?;
+            let (user, number) = (login.login.user.clone(), message.number);
+            Err(ProtocolError::LoginRefused { user, number })
+        }
+    }
+}
+
+fn accept(answer: &mut Answer, login: &Login7, greeting: &Greeting) -> Result<()> {
+    answer.database(&greeting.database, "master")?;
+    answer.change(&Change::Collation)?;
+    answer.change(&Change::Language { new: LANGUAGE, old: "" })?;
+    let text = format!("Changed language setting to {LANGUAGE}.");
+    answer.message(&reply::Message { number: LANGUAGE_CHANGED, class: 0, state: 1, text, line: 1 })?;
+    token::login_ack(&mut answer.packets.waiting, login.version, PROGRAM, greeting.version)?;
+    answer.change(&Change::PacketSize { new: login.packet_bytes, old: PACKET_BYTES_DEFAULT })?;
+    if login.features.is_some() {
+        token::no_features(&mut answer.packets.waiting);
+    }
+    Ok(())
+}
+
+fn login_failed(text: &str) -> reply::Message {
+    reply::Message { number: LOGIN_FAILED, class: 14, state: 1, text: text.to_owned(), line: 1 }
+}
