@@ -73,7 +73,8 @@ pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Resu
     }
     let prelogin = Prelogin::parse(&message.payload)?;
     let (encryption, protection) = prelogin.negotiate(shared.encryption)?;
-    let mut packets = PacketWriter::new(kind::PRELOGIN, PACKET_BYTES_DEFAULT);
+    // The answer alone is of another kind; what follows for TLS is PRELOGIN both ways.
+    let mut packets = PacketWriter::new(kind::ANSWER, PACKET_BYTES_DEFAULT);
     packets.waiting = prelogin.answer(encryption, PRELOGIN_VERSION);
     packets.finish(&mut stream).await?;
     if protection == Protection::Session && prelogin.cannot_encrypt() {

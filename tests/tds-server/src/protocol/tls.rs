@@ -6,6 +6,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::version::TLS12;
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -16,7 +17,8 @@ pub enum TlsError {
     Config(#[from] rustls::Error),
 }
 
-/// TLS 1.2 and 1.3 with a self-signed certificate for `localhost` and 127.0.0.1, also given as PEM for clients that verify.
+/// TLS 1.2, the last that TDS 7 can carry: with 1.3 a client's handshake ends in records that stand between PRELOGIN
+/// packets and the login, and clients lose them there. With a self-signed certificate for `localhost` and 127.0.0.1, also given as PEM for clients that verify.
 ///
 /// # Errors
 ///
@@ -29,12 +31,10 @@ pub(super) fn config() -> Result<(Arc<ServerConfig>, String), TlsError> {
     let pem = pem(&der);
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     // The provider is named, because a test program may have linked two.
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS12])?
         .with_no_client_auth()
         .with_single_cert(vec![der], key)?;
-    // A ticket comes after the handshake, where a client no longer expects PRELOGIN packets.
-    config.send_tls13_tickets = 0;
     Ok((Arc::new(config), pem))
 }
 

@@ -6,7 +6,7 @@ use stillpoint_tds_server::protocol::Encryption;
 #[test]
 fn probe() {
     let (script, running) = start(Encryption::Offered);
-    script.answer("SELECT all", vec![all_types()]);
+    script.answer("SELECT all\n", vec![all_types()]);
     println!("PORT {}", running.port());
     let seconds: u64 = std::env::var("PROBE").unwrap().parse().unwrap();
     std::thread::sleep(std::time::Duration::from_secs(seconds));

@@ -196,7 +196,7 @@ pub(crate) fn all_types() -> Part {
             0x6F, 0x96, 0x19, 0xFF, 0x8B, 0x86, 0xD0, 0x11, 0xB4, 0x2D, 0x00, 0xC0, 0x4F, 0xC9, 0x64, 0xFF,
         ]),
         // 2026-11-21 17:45:12.347
-        Value::DateTime(4_004_272_712_347),
+        Value::DateTime(4_004_271_912_347),
         Value::Real(12.5),
     ];
     let nulls = vec![Value::Null; values.len()];
