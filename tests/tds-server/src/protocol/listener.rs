@@ -1,7 +1,7 @@
 //! A server that runs: it listens on a free port of 127.0.0.1 on a thread of its own until it is stopped or dropped.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{self, Ipv4Addr};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -72,9 +72,15 @@ impl Running {
         let faults = Arc::new(Faults::default());
         let Options { encryption, server_name } = options;
         let shared = Arc::new(Shared { encryption, server_name, tls, faults: Arc::clone(&faults) });
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        // Entered and not blocked on: a test may be inside of a runtime of its own.
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let (stop, stopped) = watch::channel(false);
         let (counted, connections) = watch::channel(0);
         let listening = Listening { listener, server, shared, stopped, counted };
@@ -145,7 +151,12 @@ async fn accept(listening: Listening) -> JoinSet<()> {
     loop {
         let accepted = tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return tasks,
-            Some(_) = tasks.join_next() => continue,
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    shared.faults.record(0, format!("a connection was not served to its end: {error}"));
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         last += 1;

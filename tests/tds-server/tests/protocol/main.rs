@@ -3,5 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod foreign;
+mod broken;
+mod queries;
+mod raw;
+mod requests;
 mod scripted;

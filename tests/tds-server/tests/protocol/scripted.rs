@@ -84,8 +84,11 @@ impl Server for Behind {
 impl Session for ScriptedSession {
     fn batch(&mut self, sql: &str, parameters: &[Parameter], sink: &mut dyn FnMut(Part) -> bool) {
         self.script.seen.lock().push(Seen::Batch(sql.to_owned(), parameters.to_vec()));
-        let parts =
-            if sql == ECHO { Some(echo(parameters)) } else { self.script.answers.lock().get(sql).cloned() };
+        let parts = if sql.starts_with(ECHO) {
+            Some(echo(parameters))
+        } else {
+            self.script.answers.lock().get(sql).cloned()
+        };
         let parts =
             parts.unwrap_or_else(|| vec![error(50000, 16, 7, &format!("The statement is not known: {sql}"))]);
         for part in parts {
