@@ -93,20 +93,32 @@ impl Faults {
         self.state.lock().garbage.take()
     }
 
-    /// How many of `bytes` may be sent before the cut.
-    pub(super) fn allowance(&self, bytes: usize) -> usize {
-        let left = self.state.lock().cut_after.unwrap_or(u64::MAX);
-        usize::try_from(left).unwrap_or(usize::MAX).min(bytes)
+    /// Counts up to `bytes` as sent, as far as they may be before the cut. They count before they leave, as a client that
+    /// has seen them may look at the count or set the next fault.
+    pub(super) fn take(&self, bytes: usize) -> Allowance {
+        let mut state = self.state.lock();
+        let left = state.cut_after.map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let count = left.unwrap_or(usize::MAX).min(bytes);
+        let is_last = left == Some(count);
+        state.cut_after = state.cut_after.map(|left| left - count as u64).filter(|_| !is_last);
+        state.sent_bytes += count as u64;
+        Allowance { count, is_last }
     }
 
-    /// Counts what was sent, and says whether that was the last byte before the cut; the fault is over then.
-    pub(super) fn sent(&self, bytes: usize) -> bool {
+    /// Takes back the count of what could not be sent yet.
+    pub(super) fn give_back(&self, allowance: &Allowance, unsent: usize) {
         let mut state = self.state.lock();
-        let bytes = bytes as u64;
-        state.sent_bytes = state.sent_bytes.saturating_add(bytes);
-        let left = state.cut_after.map(|left| left.saturating_sub(bytes));
-        let is_cut = left == Some(0);
-        state.cut_after = left.filter(|left| *left > 0);
-        is_cut
+        let unsent = unsent as u64;
+        state.sent_bytes = state.sent_bytes.saturating_sub(unsent);
+        let left = if allowance.is_last { Some(0) } else { state.cut_after };
+        state.cut_after = left.map(|left| left.saturating_add(unsent));
     }
+}
+
+/// What may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowance {
+    pub(super) count: usize,
+    /// The connection ends after it.
+    pub(super) is_last: bool,
 }

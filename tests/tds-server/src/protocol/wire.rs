@@ -64,13 +64,18 @@ impl Wire {
         if self.is_cut {
             return Poll::Ready(Err(Self::cut_error()));
         }
-        let allowed = self.faults.allowance(bytes.len());
+        let allowance = self.faults.take(bytes.len());
         let mut sent = 0;
-        if allowed > 0 || bytes.is_empty() {
-            let piece = bytes.get(..allowed).unwrap_or_default();
-            sent = ready!(Pin::new(&mut self.tcp).poll_write(cx, piece))?;
+        if allowance.count > 0 {
+            let piece = bytes.get(..allowance.count).unwrap_or_default();
+            let polled = Pin::new(&mut self.tcp).poll_write(cx, piece);
+            sent = if let Poll::Ready(Ok(sent)) = &polled { *sent } else { 0 };
+            if sent < allowance.count {
+                self.faults.give_back(&allowance, allowance.count - sent);
+            }
+            ready!(polled)?;
         }
-        if self.faults.sent(sent) {
+        if allowance.is_last && sent == allowance.count {
             self.is_cut = true;
             // The bytes before the cut still arrive: only the sending side is closed here.
             if let Poll::Ready(Err(error)) = Pin::new(&mut self.tcp).poll_shutdown(cx) {

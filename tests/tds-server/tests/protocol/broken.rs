@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
-use stillpoint_tds_server::protocol::{Encryption, Running};
+use stillpoint_tds_server::protocol::Encryption;
 use stillpoint_tds_server::reply::{Column, ColumnType, Part, Value};
 use tiberius::EncryptionLevel;
 use tokio::runtime::Runtime;
@@ -23,23 +23,6 @@ fn short_answer() -> Vec<Part> {
     let row = |id: i32| vec![Value::Int(id), Value::NVarChar("x".repeat(12))];
     let rows = vec![row(1), row(2), vec![Value::Null, Value::Null]];
     vec![Part::Rows { columns, rows }, Part::Count(2), single("last", Value::Bit(true))]
-}
-
-/// Cuts after each count of bytes that `act` makes the server send, and asserts that each is an error.
-async fn cut_everywhere<F>(running: &Running, whole: u64, mut act: F)
-where
-    F: AsyncFnMut() -> Result<(), String>,
-{
-    for bytes in 0..whole {
-        let acted = timeout(PATIENCE, async {
-            running.faults().cut_after(bytes);
-            act().await
-        });
-        let acted =
-            acted.await.unwrap_or_else(|_| panic!("cut after {bytes} of {whole} bytes: the client hangs"));
-        assert!(acted.is_err(), "cut after {bytes} of {whole} bytes: not seen by the client");
-        running.faults().clear();
-    }
 }
 
 #[tokio::test]
@@ -78,10 +61,18 @@ async fn a_login_cut_at_any_byte_is_an_error() {
         let before = running.faults().sent_bytes();
         drop(connect(config(&running, encryption)).await.unwrap());
         let whole = running.faults().sent_bytes() - before;
-        cut_everywhere(&running, whole, async || {
-            connect(config(&running, encryption)).await.map(drop).map_err(|error| error.to_string())
-        })
-        .await;
+        let mut bytes = 0;
+        loop {
+            running.faults().cut_after(bytes);
+            let connected = timeout(PATIENCE, connect(config(&running, encryption))).await;
+            if connected.unwrap_or_else(|_| panic!("cut after {bytes} bytes: the client hangs")).is_ok() {
+                break;
+            }
+            bytes += 1;
+        }
+        // A signature in the handshake may be some bytes shorter or longer than another.
+        assert!(bytes + 8 >= whole, "cut after {bytes} of {whole} bytes: not seen by the client");
+        running.faults().clear();
     }
     wait_for_silence(&running);
 }

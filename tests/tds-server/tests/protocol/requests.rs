@@ -293,7 +293,11 @@ fn what_is_out_of_bounds_ends_the_connection_with_a_reason() {
     wrong(&packet(TRANSACTION, END, &with_headers(&[4, 0])), "transaction request: 0x4", None);
     wrong(&[batch("wait"), batch("x")].concat(), "x", None);
     wrong(&batch("x"), "expected PRELOGIN", Some(Raw::open(&running)));
-    wrong(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "packet: 8303", Some(Raw::open(&running)));
+    wrong(
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "ended the connection inside a message",
+        Some(Raw::open(&running)),
+    );
     wrong(&packet(0x12, END, &[1, 0, 9, 0, 1, 0xFF]), "PRELOGIN: ends after", Some(Raw::open(&running)));
     let mut long = Vec::new();
     for _ in 0..=MESSAGE_BYTES_MAX / 32_000 {
