@@ -7,8 +7,8 @@ use super::row;
 use super::token::{self, Change, Command, DoneKind, done};
 use crate::reply::{Column, Message, Value};
 
-/// The message that goes with a change of the database.
-const DATABASE_CHANGED: i32 = 5701;
+/// An error of this class or over it ends the connection.
+pub(super) const FATAL_CLASS: u8 = 20;
 
 /// One answer to one request.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Answer {
     failed: bool,
     /// The number of the first error since the last procedure began, for its status.
     first_error: Option<i32>,
+    /// The number of an error that ends the connection.
+    fatal: Option<i32>,
     rows: u64,
 }
 
@@ -51,6 +53,7 @@ impl Answer {
             held: None,
             failed: false,
             first_error: None,
+            fatal: None,
             rows: 0,
         }
     }
@@ -76,6 +79,11 @@ impl Answer {
         if std::mem::take(&mut self.failed) {
             self.hold(self.statement, done::ERROR, Command::None, 0);
         }
+    }
+
+    /// The error after which the server ends the connection, if there was one.
+    pub(super) fn fatal(&self) -> Option<i32> {
+        self.fatal
     }
 
     pub(super) fn begin_rows(&mut self, columns: &[Column]) -> Result<()> {
@@ -106,6 +114,9 @@ impl Answer {
             self.failed = true;
             self.first_error.get_or_insert(message.number);
         }
+        if message.class >= FATAL_CLASS {
+            self.fatal.get_or_insert(message.number);
+        }
         let server = self.server.clone();
         token::message(self.out(), message, &server)
     }
@@ -113,13 +124,6 @@ impl Answer {
     pub(super) fn change(&mut self, change: &Change<'_>) -> Result<()> {
         self.go_on();
         token::env_change(self.out(), change)
-    }
-
-    /// Another database, with the message that tells people of it.
-    pub(super) fn database(&mut self, new: &str, old: &str) -> Result<()> {
-        self.change(&Change::Database { new, old })?;
-        let text = format!("Changed database context to '{new}'.");
-        self.message(&Message { number: DATABASE_CHANGED, class: 0, state: 1, text, line: 1 })
     }
 
     pub(super) fn begin_procedure(&mut self) {

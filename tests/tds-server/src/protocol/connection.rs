@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::answer::Answer;
+use tokio::io::AsyncWriteExt;
+
+use super::answer::{Answer, FATAL_CLASS};
 use super::error::{MESSAGE_BYTES_MAX, ProtocolError, Result};
 use super::handshake::{LoggedIn, Shared, log_in, send_garbage};
 use super::packet::{Message, kind, status};
@@ -69,9 +71,17 @@ impl Connection<'_> {
             if message.status & resets != 0 {
                 self.reset(&mut answer).await?;
             }
-            let outcome = self.request(&mut answer, &message).await?;
+            let outcome = match answer.fatal() {
+                None => self.request(&mut answer, &message).await?,
+                Some(_) => Outcome::Done,
+            };
+            let fatal = answer.fatal();
             let packets = if outcome == Outcome::Cancelled { answer.end_cancelled() } else { answer.end() };
             packets.finish(&mut self.client.stream).await?;
+            if let Some(number) = fatal {
+                self.client.stream.shutdown().await?;
+                return Err(ProtocolError::Fatal { number });
+            }
         }
         Ok(())
     }
@@ -115,9 +125,9 @@ impl Connection<'_> {
                 }
                 Ok(())
             }
+            // There is no session any more, whatever the class of this error is.
             Err(message) => {
-                let user = self.client.login.login.user.clone();
-                Err(ProtocolError::LoginRefused { user, number: message.number })
+                answer.message(&reply::Message { class: message.class.max(FATAL_CLASS), ..message })
             }
         }
     }
@@ -204,7 +214,7 @@ impl Connection<'_> {
             Part::Count(count) => answer.count(count),
             Part::Message(message) => answer.message(&message)?,
             Part::Database(new) => {
-                answer.database(&new, &self.client.database)?;
+                answer.change(&Change::Database { new: &new, old: &self.client.database })?;
                 self.client.database = new;
             }
             // What was said before it is seen before it.

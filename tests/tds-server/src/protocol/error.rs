@@ -51,6 +51,8 @@ pub(super) enum ProtocolError {
     NotEncrypted,
     #[error("login failed for {user:?}: error {number}")]
     LoginRefused { user: String, number: i32 },
+    #[error("error {number} is of a class that ends the connection")]
+    Fatal { number: i32 },
     #[error("a test cut the connection")]
     Cut,
     #[error("the session ended without finishing its batch: it panicked")]

@@ -17,12 +17,9 @@ use super::wire::{Stream, Wire};
 use super::worker::{Greeting, Worker};
 use crate::reply;
 
-/// The language of all messages, and the message that tells people so.
+/// The language of all messages.
 const LANGUAGE: &str = "us_english";
-const LANGUAGE_CHANGED: i32 = 5703;
 const PROGRAM: &str = "Microsoft SQL Server";
-/// Windows authentication and empty names are answered as a wrong password is.
-const LOGIN_FAILED: i32 = 18_456;
 /// The version that PRELOGIN tells, when no session is there yet to ask: SQL Server 2022.
 const PRELOGIN_VERSION: (u8, u8, u16) = (16, 0, 1000);
 
@@ -124,7 +121,7 @@ pub(super) async fn send_garbage(stream: &mut Stream, garbage: &[u8]) -> Protoco
 /// Opens the session and answers; the database that it is in.
 async fn open(shared: &Shared, stream: &mut Stream, worker: &Worker, login: &Login7) -> Result<String> {
     let opened = if login.is_integrated {
-        Err(login_failed("Windows authentication is not there. Use a SQL Server login."))
+        Err(not_trusted())
     } else {
         worker.login(login.login.clone()).await.ok_or(ProtocolError::SessionLost)?
     };
@@ -147,11 +144,13 @@ async fn open(shared: &Shared, stream: &mut Stream, worker: &Worker, login: &Log
 }
 
 fn accept(answer: &mut Answer, login: &Login7, greeting: &Greeting) -> Result<()> {
-    answer.database(&greeting.database, "master")?;
+    let info = |number, state, text| reply::Message { number, class: 0, state, text, line: 1 };
+    let database = &greeting.database;
+    answer.change(&Change::Database { new: database, old: "master" })?;
+    answer.message(&info(5701, 2, format!("Changed database context to '{database}'.")))?;
     answer.change(&Change::Collation)?;
     answer.change(&Change::Language { new: LANGUAGE, old: "" })?;
-    let text = format!("Changed language setting to {LANGUAGE}.");
-    answer.message(&reply::Message { number: LANGUAGE_CHANGED, class: 0, state: 1, text, line: 1 })?;
+    answer.message(&info(5703, 1, format!("Changed language setting to {LANGUAGE}.")))?;
     token::login_ack(&mut answer.packets.waiting, login.version, PROGRAM, greeting.version)?;
     answer.change(&Change::PacketSize { new: login.packet_bytes, old: PACKET_BYTES_DEFAULT })?;
     if login.features.is_some() {
@@ -160,6 +159,8 @@ fn accept(answer: &mut Answer, login: &Login7, greeting: &Greeting) -> Result<()
     Ok(())
 }
 
-fn login_failed(text: &str) -> reply::Message {
-    reply::Message { number: LOGIN_FAILED, class: 14, state: 1, text: text.to_owned(), line: 1 }
+/// Error 18452: Windows authentication is not there.
+fn not_trusted() -> reply::Message {
+    let text = "Login failed. The login is from an untrusted domain and cannot be used with Integrated authentication.";
+    reply::Message { number: 18_452, class: 14, state: 1, text: text.to_owned(), line: 1 }
 }

@@ -222,3 +222,95 @@ fn character(byte: u8) -> char {
         other => char::from(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Types that the drivers of the tests do not send.
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Value {
+        let mut cursor = Cursor::new("test", bytes);
+        let value = value(&mut cursor).unwrap().unwrap();
+        assert!(cursor.is_empty());
+        value
+    }
+
+    fn numeric(digits: i128, precision: u8, scale: u8) -> Value {
+        Value::Numeric { digits, precision, scale }
+    }
+
+    #[test]
+    fn fixed_types_are_read() {
+        assert_eq!(read(&[0x1F]), Value::Null);
+        assert_eq!(read(&[0x30, 200]), Value::TinyInt(200));
+        assert_eq!(read(&[0x32, 1]), Value::Bit(true));
+        assert_eq!(read(&[0x34, 0xFF, 0xFF]), Value::SmallInt(-1));
+        assert_eq!(read(&[0x38, 1, 0, 0, 0]), Value::Int(1));
+        assert_eq!(read(&[0x7F, 1, 0, 0, 0, 0, 0, 0, 0x80]), Value::BigInt(i64::MIN + 1));
+        assert_eq!(read(&[&[0x3B][..], &1.5f32.to_le_bytes()].concat()), Value::Real(1.5));
+        assert_eq!(read(&[&[0x3E][..], &(-2.25f64).to_le_bytes()].concat()), Value::Real(-2.25));
+        assert_eq!(read(&[0x7A, 1, 0, 0, 0]), numeric(1, 10, 4));
+    }
+
+    #[test]
+    fn money_has_its_high_half_first() {
+        assert_eq!(read(&[0x3C, 1, 0, 0, 0, 2, 0, 0, 0]), numeric((1 << 32) + 2, 19, 4));
+        assert_eq!(read(&[0x6E, 8, 8, 0xFF, 0xFF, 0xFF, 0xFF, 0xFE, 0xFF, 0xFF, 0xFF]), numeric(-2, 19, 4));
+        assert_eq!(read(&[0x6E, 4, 4, 0xFE, 0xFF, 0xFF, 0xFF]), numeric(-2, 10, 4));
+        assert_eq!(read(&[0x6E, 8, 0]), Value::Null);
+    }
+
+    #[test]
+    fn dates_count_from_1900() {
+        assert_eq!(read(&[0x3A, 1, 0, 2, 0]), Value::DateTime(86_400_000 + 120_000));
+        assert_eq!(read(&[0x6F, 8, 8, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0]), Value::DateTime(3 - 86_400_000));
+        // 1900-01-01 and 1899-12-31 as days since the year 1.
+        assert_eq!(read(&[0x28, 3, 0x5B, 0x95, 0x0A]), Value::DateTime(0));
+        assert_eq!(read(&[0x28, 3, 0x5A, 0x95, 0x0A]), Value::DateTime(-86_400_000));
+        // One second of a datetime2(7), and a tenth of one of a datetime2(1).
+        assert_eq!(read(&[0x2A, 7, 8, 0x80, 0x96, 0x98, 0, 0, 0x5B, 0x95, 0x0A]), Value::DateTime(1000));
+        assert_eq!(read(&[0x2A, 1, 6, 1, 0, 0, 0x5B, 0x95, 0x0A]), Value::DateTime(100));
+    }
+
+    #[test]
+    fn text_of_code_page_1252_is_read() {
+        let collation = [9, 4, 0xD0, 0, 0x34];
+        let text = |kind: u8, bytes: &[u8]| [&[kind, 0x40, 0x1F][..], &collation, &[2, 0], bytes].concat();
+        assert_eq!(read(&text(0xA7, &[0x80, b'a'])), Value::NVarChar("€a".into()));
+        assert_eq!(read(&text(0xAF, &[0xE4, 0x9F])), Value::NVarChar("äŸ".into()));
+        let long = [&[0x23, 0, 0, 0, 0][..], &collation, &[1, 0, 0, 0, b'x']].concat();
+        assert_eq!(read(&long), Value::NVarChar("x".into()));
+        let unicode = [&[0x63, 0, 0, 0, 0][..], &collation, &[2, 0, 0, 0, b'x', 0]].concat();
+        assert_eq!(read(&unicode), Value::NVarChar("x".into()));
+        assert_eq!(read(&[0x22, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]), Value::Null);
+        assert_eq!(read(&[0x22, 0, 0, 0, 0, 1, 0, 0, 0, 7]), Value::VarBinary(vec![7]));
+    }
+
+    #[test]
+    fn pieces_of_a_max_value_are_put_together() {
+        let unknown = UNKNOWN_MAX_LENGTH.to_le_bytes();
+        let pieces =
+            [&[0xA5, 0xFF, 0xFF][..], &unknown, &[1, 0, 0, 0, 5, 2, 0, 0, 0, 6, 7, 0, 0, 0, 0]].concat();
+        assert_eq!(read(&pieces), Value::VarBinary(vec![5, 6, 7]));
+        assert_eq!(read(&[&[0xA5, 0xFF, 0xFF][..], &NULL_MAX_LENGTH.to_le_bytes()].concat()), Value::Null);
+        let wrong = [&[0xA5, 0xFF, 0xFF][..], &9u64.to_le_bytes(), &[1, 0, 0, 0, 5, 0, 0, 0, 0]].concat();
+        assert!(value(&mut Cursor::new("test", &wrong)).is_err());
+    }
+
+    #[test]
+    fn what_has_no_value_is_refused_by_its_type() {
+        let double = [&[0x6D, 8, 8][..], &0.1f64.to_le_bytes()].concat();
+        for bytes in
+            [&double[..], &[0x29, 7, 0], &[0x2B, 7, 0], &[0x62, 0, 0], &[0xF1, 0], &[0xF3, 0], &[0xF0, 0]]
+        {
+            assert_eq!(value(&mut Cursor::new("test", bytes)).unwrap(), Err(bytes[0]), "{bytes:x?}");
+        }
+        for bytes in [&[0x26, 4, 3, 0, 0, 0][..], &[0x68, 1, 2, 0, 0], &[0x24, 16, 4, 0, 0, 0, 0], &[0x26, 4]]
+        {
+            assert!(value(&mut Cursor::new("test", bytes)).is_err(), "{bytes:x?}");
+        }
+        let wide = [&[0x6C, 17, 38, 0, 17, 1][..], &[0xFF; 16]].concat();
+        assert!(value(&mut Cursor::new("test", &wide)).is_err());
+    }
+}
