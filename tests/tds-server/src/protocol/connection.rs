@@ -95,6 +95,9 @@ impl Connection<'_> {
         match message.kind {
             kind::BATCH => {
                 let sql = request::batch(&message.payload)?;
+                if request::is_of_driver(&sql) {
+                    return Ok(Outcome::Done);
+                }
                 self.statement(answer, Statement { sql, parameters: Vec::new() }).await
             }
             kind::RPC => self.calls(answer, &message.payload).await,

@@ -1,4 +1,5 @@
-//! How a connection begins: PRELOGIN, TLS, LOGIN7 and the answer to it.
+//! How a connection begins: PRELOGIN, TLS, LOGIN7 and the answer to it. With TDS 8.0, which clients call strict encryption,
+//! TLS comes first and all else is the same.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::faults::Faults;
 use super::login::Login7;
 use super::packet::{Message, PacketReader, PacketWriter, kind};
 use super::prelogin::{Encryption, Prelogin, Protection};
+use super::tls::Tls;
 use super::token::{self, Change};
 use super::wire::{Stream, Wire};
 use super::worker::{Greeting, Worker};
@@ -28,7 +30,7 @@ const PRELOGIN_VERSION: (u8, u8, u16) = (16, 0, 1000);
 pub(super) struct Shared {
     pub(super) encryption: Encryption,
     pub(super) server_name: String,
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) tls: Tls,
     pub(super) faults: Arc<Faults>,
 }
 
@@ -63,13 +65,14 @@ async fn expect(
 /// Whatever ends it before; the client was told if there is a way to.
 pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Result<LoggedIn> {
     let mut reader = PacketReader::default();
-    let mut stream = Stream::Plain(wire);
+    let is_strict = shared.encryption != Encryption::NotSupported && wire.begins_with_tls().await?;
+    let mut stream = if is_strict { accept_tls(&shared.tls.strict, wire).await? } else { Stream::Plain(wire) };
     let message = expect(&mut reader, &mut stream, kind::PRELOGIN, "PRELOGIN").await?;
     if let Some(garbage) = shared.faults.take_garbage() {
         return Err(send_garbage(&mut stream, &garbage).await);
     }
     let prelogin = Prelogin::parse(&message.payload)?;
-    let (encryption, protection) = prelogin.negotiate(shared.encryption)?;
+    let (encryption, protection) = prelogin.negotiate(shared.encryption, is_strict)?;
     // The answer alone is of another kind; what follows for TLS is PRELOGIN both ways.
     let mut packets = PacketWriter::new(kind::ANSWER, PACKET_BYTES_DEFAULT);
     packets.waiting = prelogin.answer(encryption, PRELOGIN_VERSION);
@@ -77,9 +80,8 @@ pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Resu
     if protection == Protection::Session && prelogin.cannot_encrypt() {
         return Err(ProtocolError::NotEncrypted);
     }
-
     if protection != Protection::None {
-        stream = encrypt(shared, stream).await?;
+        stream = accept_wrapped_tls(shared, stream).await?;
     }
     let message = expect(&mut reader, &mut stream, kind::LOGIN, "LOGIN7").await?;
     if protection == Protection::Login {
@@ -94,18 +96,25 @@ pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Resu
     Ok(LoggedIn { stream, reader, login, database })
 }
 
-async fn encrypt(shared: &Shared, stream: Stream) -> Result<Stream> {
+async fn accept_tls(config: &Arc<ServerConfig>, wire: Wire) -> Result<Stream> {
+    let acceptor = TlsAcceptor::from(Arc::clone(config));
+    let tls = acceptor.accept(wire).await.map_err(|error| match ProtocolError::from(error) {
+        ProtocolError::Io(error) => ProtocolError::Tls(error),
+        other => other,
+    })?;
+    Ok(Stream::Tls(Box::new(tls)))
+}
+
+async fn accept_wrapped_tls(shared: &Shared, stream: Stream) -> Result<Stream> {
     let Stream::Plain(mut wire) = stream else {
         return Ok(stream);
     };
     wire.begin_handshake();
-    let acceptor = TlsAcceptor::from(Arc::clone(&shared.tls));
-    let mut tls = acceptor.accept(wire).await.map_err(|error| match ProtocolError::from(error) {
-        ProtocolError::Io(error) => ProtocolError::Tls(error),
-        other => other,
-    })?;
-    tls.get_mut().0.end_handshake();
-    Ok(Stream::Tls(Box::new(tls)))
+    let mut stream = accept_tls(&shared.tls.wrapped, wire).await?;
+    if let Stream::Tls(tls) = &mut stream {
+        tls.get_mut().0.end_handshake();
+    }
+    Ok(stream)
 }
 
 /// Sends bytes in place of an answer; the connection is over with them, in the way that a test asked for.

@@ -68,7 +68,8 @@ impl Running {
     ///
     /// When there is no port, thread, or certificate to be had.
     pub fn start(server: Arc<dyn Server>, options: Options) -> Result<Self, StartError> {
-        let (tls, certificate) = tls::config()?;
+        let tls = tls::start()?;
+        let certificate = tls.pem.clone();
         let faults = Arc::new(Faults::default());
         let Options { encryption, server_name } = options;
         let shared = Arc::new(Shared { encryption, server_name, tls, faults: Arc::clone(&faults) });

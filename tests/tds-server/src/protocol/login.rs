@@ -23,10 +23,12 @@ impl Version {
     pub(super) const V7_2: Self = Self(0x7209_0002);
     pub(super) const V7_3_B: Self = Self(0x730B_0003);
     pub(super) const V7_4: Self = Self(0x7400_0004);
+    /// A lower number than those before it.
+    pub(super) const V8_0: Self = Self(0x0800_0000);
 
     /// NBCROW came with 7.3 revision B.
     pub(super) fn has_null_bitmaps(self) -> bool {
-        self >= Self::V7_3_B
+        self >= Self::V7_3_B || self == Self::V8_0
     }
 }
 
@@ -51,7 +53,7 @@ impl Login7 {
             return Err(cursor.unexpected(length, "the length of the message"));
         }
         let version = Version(cursor.u32()?).min(Version::V7_4);
-        if version < Version::V7_2 {
+        if version < Version::V7_2 && version != Version::V8_0 {
             return Err(cursor.unexpected(version.0, "TDS 7.2 or later"));
         }
         let packet_bytes = cursor.u32()?;

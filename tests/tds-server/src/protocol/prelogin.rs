@@ -80,13 +80,17 @@ impl Prelogin {
         Err(ProtocolError::OverBound { object: "PRELOGIN options", value: OPTIONS_MAX + 1, max: OPTIONS_MAX })
     }
 
-    /// The encryption option to answer with, and what to do.
+    /// The encryption option to answer with, and what to do. Strict is who came with TLS.
     ///
     /// # Errors
     ///
     /// `Unexpected` for a byte that no client sends.
-    pub(super) fn negotiate(&self, server: Encryption) -> Result<(u8, Protection)> {
+    pub(super) fn negotiate(&self, server: Encryption, is_strict: bool) -> Result<(u8, Protection)> {
         use encrypt::{NOT_SUPPORTED, OFF, ON, REQUIRED};
+        if is_strict {
+            // All is encrypted already, and neither side looks at the option.
+            return Ok((ON, Protection::None));
+        }
         Ok(match (server, self.encryption) {
             (_, encryption) if encryption > REQUIRED => {
                 return Err(Cursor::new("PRELOGIN", &[]).unexpected(encryption, "an encryption of 0 to 3"));

@@ -11,6 +11,10 @@ const PROCEDURE_BY_ID: u16 = 0xFFFF;
 const CALL_SEPARATORS: [u8; 3] = [0xFF, 0x80, 0xFE];
 const FLAG_OUTPUT: u8 = 0x01;
 
+/// Batches that a driver sends of itself, which change nothing here: before Microsoft's ODBC driver gives a connection of
+/// its pool out again, it sets the isolation level that a session begins with.
+const DRIVER_BATCHES: [&str; 1] = ["SET TRANSACTION ISOLATION LEVEL READ COMMITTED"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Procedure {
     Id(u16),
@@ -51,6 +55,11 @@ pub(super) fn batch(payload: &[u8]) -> Result<String> {
     let mut cursor = Cursor::new("SQL batch", payload);
     skip_headers(&mut cursor)?;
     utf16(cursor.object(), cursor.rest())
+}
+
+/// Whether no user has written this batch.
+pub(super) fn is_of_driver(sql: &str) -> bool {
+    DRIVER_BATCHES.iter().any(|batch| sql.trim().eq_ignore_ascii_case(batch))
 }
 
 /// The calls of an RPC message, at least one.

@@ -17,6 +17,9 @@ use super::packet::{HEADER_BYTES, header, kind};
 /// Handshake bytes that wait for a flush at most; rustls asks for one after each flight, which is far smaller.
 const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
+/// The first byte of a TLS record of the handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What an error says whose cause is `Faults::cut_after`.
 pub(super) const CUT: &str = "a test cut the connection";
 
@@ -44,6 +47,13 @@ struct Handshake {
 impl Wire {
     pub(super) fn new(tcp: TcpStream, faults: Arc<Faults>) -> Self {
         Self { tcp, faults, is_cut: false, handshake: None }
+    }
+
+    /// Whether the client begins with TLS, as it does with TDS 8.0.
+    pub(super) async fn begins_with_tls(&self) -> io::Result<bool> {
+        let mut first = [0];
+        let count = self.tcp.peek(&mut first).await?;
+        Ok(count == 1 && first[0] == TLS_HANDSHAKE)
     }
 
     pub(super) fn begin_handshake(&mut self) {

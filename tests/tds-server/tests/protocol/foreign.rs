@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use stillpoint_tds_server::protocol::{Encryption, Running};
 use stillpoint_tds_server::reply::{Parameter, Part, Value};
@@ -181,6 +182,7 @@ fn the_odbc_driver_reads_all_types_results_and_errors() {
     for (server, encrypt) in [
         (Encryption::Offered, "no"),
         (Encryption::Offered, "yes"),
+        (Encryption::Offered, "strict"),
         (Encryption::Required, "no"),
         (Encryption::Required, "yes"),
         (Encryption::NotSupported, "no"),
@@ -266,4 +268,31 @@ fn the_odbc_driver_is_refused_as_sql_server_does() {
         answer.contains("\"login\"") && answer.contains("Encryption not supported on SQL Server"),
         "{answer}"
     );
+}
+
+#[test]
+fn the_odbc_driver_cancels_what_takes_too_long() {
+    let (scripted, running) = start(Encryption::Offered);
+    script(&scripted);
+    scripted.answer("wait", vec![Part::Wait(Duration::from_secs(60)), Part::Count(1)]);
+    let answers = odbc(&running, "yes", "limit", &["[\"wait\"]", "[\"count\"]"]);
+    assert!(answers[0].contains("Query timeout expired"), "{}", answers[0]);
+    assert_eq!(answers[1], "[{\"count\": 12}]");
+    assert!(scripted.seen().contains(&Seen::Stopped("wait".into())));
+    assert_eq!(running.faults().log(), []);
+}
+
+#[test]
+fn the_odbc_driver_resets_connections_of_its_pool() {
+    let (scripted, running) = start(Encryption::Offered);
+    script(&scripted);
+    let lines = ["[\"USE msdb\"]", "[\"count\"]", "[\"count\"]"];
+    let answers = odbc(&running, "yes", "pool", &lines);
+    assert_eq!(answers[1..], ["[{\"count\": 12}]", "[{\"count\": 12}]"]);
+    let batches: Vec<String> = scripted.batches().into_iter().map(|(sql, _)| sql).collect();
+    assert_eq!(batches, ["USE msdb", "count", "count"]);
+    let logins = scripted.seen().iter().filter(|seen| matches!(seen, Seen::Login(_))).count();
+    assert_eq!(logins, 3);
+    wait_for_silence(&running);
+    assert_eq!(running.faults().log(), []);
 }

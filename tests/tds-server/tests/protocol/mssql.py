@@ -1,6 +1,8 @@
 """Queries the test server through Microsoft's ODBC driver and prints what came, one JSON value a line.
 
     mssql.py query CONNECTION < LINES      each line a JSON array of a statement and its parameters
+    mssql.py pool CONNECTION < LINES       the same, each line on a connection that is taken from the driver's pool
+    mssql.py limit CONNECTION < LINES      the same, each line may take one second
     mssql.py diagnose CONNECTION < LINES   each line a statement; prints the driver's own records of its errors:
                                            number, class, state, line, server, text
 
@@ -54,18 +56,38 @@ def results(cursor, statement, parameters):
         yield {"error": str(error)}
 
 
-def query(connection_string):
+def connect(connection_string):
     try:
-        connection = mssql_python.connect(connection_string, autocommit=True)
+        return mssql_python.connect(connection_string, autocommit=True)
     except mssql_python.Error as error:
         print(json.dumps({"login": str(error)}))
-        return
+        sys.exit()
+
+
+def run(connection, line):
+    statement, *parameters = json.loads(line)
+    cursor = connection.cursor()
+    print(json.dumps(list(results(cursor, statement, [given(value) for value in parameters])), ensure_ascii=False))
+    cursor.close()
+
+
+def query(connection_string, seconds=0):
+    connection = connect(connection_string)
+    connection.timeout = seconds
     for line in sys.stdin:
-        statement, *parameters = json.loads(line)
-        cursor = connection.cursor()
-        print(json.dumps(list(results(cursor, statement, [given(value) for value in parameters])), ensure_ascii=False))
-        cursor.close()
+        run(connection, line)
     connection.close()
+
+
+def pool(connection_string):
+    for line in sys.stdin:
+        connection = connect(connection_string)
+        run(connection, line)
+        connection.close()
+
+
+def limit(connection_string):
+    query(connection_string, 1)
 
 
 # Handles, attributes and diagnostic fields of ODBC, the last four Microsoft's own.
@@ -145,4 +167,4 @@ def diagnose(connection_string):
         print(json.dumps(driver.errors(line.rstrip("\n")), ensure_ascii=False), flush=True)
 
 
-{"query": query, "diagnose": diagnose}[sys.argv[1]](sys.argv[2])
+{"query": query, "pool": pool, "limit": limit, "diagnose": diagnose}[sys.argv[1]](sys.argv[2])

@@ -121,6 +121,7 @@ async fn every_type_comes_with_and_without_tls() {
             EncryptionLevel::Off,
             EncryptionLevel::On,
             EncryptionLevel::Required,
+            EncryptionLevel::Strict,
         ] {
             let connected = connect(config(&running, client)).await;
             let refused = match server {
