@@ -66,7 +66,8 @@ async fn expect(
 pub(super) async fn log_in(shared: &Shared, wire: Wire, worker: &Worker) -> Result<LoggedIn> {
     let mut reader = PacketReader::default();
     let is_strict = shared.encryption != Encryption::NotSupported && wire.begins_with_tls().await?;
-    let mut stream = if is_strict { accept_tls(&shared.tls.strict, wire).await? } else { Stream::Plain(wire) };
+    let mut stream =
+        if is_strict { accept_tls(&shared.tls.strict, wire).await? } else { Stream::Plain(wire) };
     let message = expect(&mut reader, &mut stream, kind::PRELOGIN, "PRELOGIN").await?;
     if let Some(garbage) = shared.faults.take_garbage() {
         return Err(send_garbage(&mut stream, &garbage).await);

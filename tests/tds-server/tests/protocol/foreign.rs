@@ -153,11 +153,20 @@ fn odbc(running: &Running, encrypt: &str, mode: &str, lines: &[&str]) -> Vec<Str
     assert!(python.exists(), "{} is not there: run `bash tests/install`", python.display());
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/protocol/mssql.py");
     let password = PASSWORD.replace('}', "}}");
+    let certificate = target().join("tmp").join(format!("certificate-{}.pem", running.port()));
+    std::fs::create_dir_all(certificate.parent().unwrap()).unwrap();
+    std::fs::write(&certificate, running.certificate()).unwrap();
+    // Strict encryption takes no certificate on trust.
+    let trust = match encrypt {
+        "strict" => format!("ServerCertificate={}", certificate.display()),
+        _ => "TrustServerCertificate=yes".to_owned(),
+    };
     let connection = format!(
-        "Server=127.0.0.1,{};UID={USER};PWD={{{password}}};Database=sales;Encrypt={encrypt};TrustServerCertificate=yes",
+        "Server=127.0.0.1,{};UID={USER};PWD={{{password}}};Database=sales;Encrypt={encrypt};{trust}",
         running.port()
     );
     let printed = run(&python, &[program.to_str().unwrap(), mode, &connection], &[], &lines.join("\n"));
+    std::fs::remove_file(certificate).unwrap();
     let answers: Vec<String> = printed.lines().map(str::to_owned).collect();
     assert_eq!(answers.len(), lines.len(), "{printed}");
     answers
