@@ -6,6 +6,7 @@
 mod broken;
 mod foreign;
 mod queries;
+mod random;
 mod raw;
 mod requests;
 mod scripted;

@@ -69,6 +69,30 @@ impl<'a> IntoSql<'a> for Moment {
     }
 }
 
+/// Adds a value as a parameter of its type.
+pub(crate) fn bind(query: &mut Query<'_>, value: &Value) {
+    match value.clone() {
+        Value::Null => query.bind(Option::<i32>::None),
+        Value::Bit(value) => query.bind(value),
+        Value::TinyInt(value) => query.bind(value),
+        Value::SmallInt(value) => query.bind(value),
+        Value::Int(value) => query.bind(value),
+        Value::BigInt(value) => query.bind(value),
+        Value::Real(value) => query.bind(value),
+        Value::NVarChar(value) => query.bind(value),
+        Value::VarBinary(value) => query.bind(value),
+        Value::Guid(value) => query.bind(Uuid::from_bytes(value)),
+        Value::Numeric { digits, scale, .. } => {
+            query.bind(tiberius::numeric::Numeric::new_with_scale(digits, scale));
+        }
+        Value::DateTime(milliseconds) => {
+            let days = milliseconds.div_euclid(86_400_000);
+            let ticks = (milliseconds.rem_euclid(86_400_000) * 3 + 5) / 10;
+            query.bind(Moment(tiberius::time::DateTime::new(days as i32, ticks as u32)));
+        }
+    }
+}
+
 /// Runs a statement and compares all result sets with what the script holds of them.
 pub(crate) async fn assert_rows(client: &mut Client, sql: &str, parts: &[Part]) -> Result<(), Error> {
     let results = client.simple_query(sql).await?.into_results().await?;
@@ -188,28 +212,7 @@ async fn parameters_come_as_they_were_sent() {
         Value::Null,
     ];
     let mut query = Query::new(ECHO);
-    for value in &values {
-        match value.clone() {
-            Value::Null => query.bind(Option::<i32>::None),
-            Value::Bit(value) => query.bind(value),
-            Value::TinyInt(value) => query.bind(value),
-            Value::SmallInt(value) => query.bind(value),
-            Value::Int(value) => query.bind(value),
-            Value::BigInt(value) => query.bind(value),
-            Value::Real(value) => query.bind(value),
-            Value::NVarChar(value) => query.bind(value),
-            Value::VarBinary(value) => query.bind(value),
-            Value::Guid(value) => query.bind(Uuid::from_bytes(value)),
-            Value::Numeric { digits, scale, .. } => {
-                query.bind(tiberius::numeric::Numeric::new_with_scale(digits, scale));
-            }
-            Value::DateTime(milliseconds) => {
-                let days = milliseconds.div_euclid(86_400_000);
-                let ticks = milliseconds.rem_euclid(86_400_000) * 3 / 10;
-                query.bind(Moment(tiberius::time::DateTime::new(days as i32, ticks as u32)));
-            }
-        }
-    }
+    values.iter().for_each(|value| bind(&mut query, value));
     let rows = query.query(&mut client).await.unwrap().into_first_result().await.unwrap();
     let (sql, parameters) = script.batches().pop().unwrap();
     assert_eq!(sql, ECHO);
