@@ -201,3 +201,66 @@ impl PacketWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Packets of a message that is pushed in pieces, with a flush where the flags say so.
+    async fn written(packet_bytes: usize, pieces: &[(Vec<u8>, bool)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = PacketWriter::new(kind::BATCH, packet_bytes);
+        for (piece, flushes) in pieces {
+            writer.waiting.extend_from_slice(piece);
+            if *flushes {
+                writer.flush(&mut bytes).await.unwrap();
+            } else {
+                writer.send_full(&mut bytes).await.unwrap();
+            }
+        }
+        writer.finish(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_message_that_fills_its_packets_has_no_empty_one() {
+        for count in 1..4 {
+            let payload = vec![7; count * (PACKET_BYTES_MIN - HEADER_BYTES)];
+            let bytes = written(PACKET_BYTES_MIN, &[(payload.clone(), false)]).await;
+            assert_eq!(bytes.len(), count * PACKET_BYTES_MIN);
+            let mut reader = PacketReader::default();
+            for at in 1..=count {
+                let packet =
+                    reader.packet(&mut bytes[(at - 1) * PACKET_BYTES_MIN..].as_ref()).await.unwrap().unwrap();
+                assert_eq!(
+                    (packet.status, packet.payload.len()),
+                    (u8::from(at == count), payload.len() / count)
+                );
+                reader = PacketReader::default();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_read_as_it_was_written(
+            pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..3000), any::<bool>()), 0..5),
+            packet_bytes in 0usize..40_000,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let bytes = runtime.block_on(written(packet_bytes, &pieces));
+            let payload: Vec<u8> = pieces.into_iter().flat_map(|(piece, _)| piece).collect();
+            let mut stream = bytes.as_slice();
+            let mut reader = PacketReader::default();
+            let message = runtime.block_on(reader.message(&mut stream, payload.len())).unwrap().unwrap();
+            prop_assert_eq!(&message.payload, &payload);
+            prop_assert!(runtime.block_on(reader.message(&mut stream, 0)).unwrap().is_none());
+            if !payload.is_empty() {
+                let bounded = runtime.block_on(PacketReader::default().message(&mut bytes.as_slice(), payload.len() - 1));
+                prop_assert!(bounded.is_err());
+            }
+        }
+    }
+}

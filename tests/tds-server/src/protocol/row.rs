@@ -238,3 +238,105 @@ fn datetime(milliseconds: i64) -> Option<[u8; 8]> {
     bytes[4..].copy_from_slice(&(ticks as u32).to_le_bytes());
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(kind: ColumnType, given: Value) -> Result<Vec<u8>> {
+        let column = Column { name: "c".into(), kind };
+        let mut out = Vec::new();
+        value(&mut out, &column, &given).map(|()| out)
+    }
+
+    #[test]
+    fn times_are_rounded_to_ticks() {
+        let moment = |days: i32, ticks: u32| [&days.to_le_bytes()[..], &ticks.to_le_bytes()].concat();
+        for (milliseconds, days, ticks) in [
+            (0, 0, 0),
+            (1, 0, 0),
+            (2, 0, 1),
+            (3, 0, 1),
+            (7, 0, 2),
+            (997, 0, 299),
+            (999, 0, 300),
+            (-3, -1, 25_919_999),
+            (DAY_MILLISECONDS - 1, 1, 0),
+            (DAY_MILLISECONDS * 2_958_463, 2_958_463, 0),
+            (DAY_MILLISECONDS * -53_690, -53_690, 0),
+        ] {
+            let bytes = encoded(ColumnType::DateTime, Value::DateTime(milliseconds)).unwrap();
+            assert_eq!(bytes[1..], moment(days, ticks), "{milliseconds}");
+        }
+        for outside in [DAY_MILLISECONDS * 2_958_464 - 1, DAY_MILLISECONDS * -53_690 - 10, i64::MAX, i64::MIN]
+        {
+            assert!(encoded(ColumnType::DateTime, Value::DateTime(outside)).is_err(), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_guid_has_its_first_groups_reversed() {
+        let bytes = encoded(ColumnType::Guid, Value::Guid(*b"0123456789abcdef")).unwrap();
+        assert_eq!(bytes[1..], *b"3210547689abcdef");
+    }
+
+    #[test]
+    fn a_numeric_is_as_long_as_its_precision_says() {
+        for (precision, length) in [(1, 5), (9, 5), (10, 9), (19, 9), (20, 13), (28, 13), (29, 17), (38, 17)]
+        {
+            let digits = -(10i128.pow(u32::from(precision)) - 1);
+            let kind = ColumnType::Numeric { precision, scale: 0 };
+            let bytes = encoded(kind, Value::Numeric { digits, precision, scale: 0 }).unwrap();
+            assert_eq!((bytes.len(), bytes[0], bytes[1]), (length + 1, length as u8, 0));
+            assert!(encoded(kind, Value::Numeric { digits: digits - 1, precision, scale: 0 }).is_err());
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_its_column_is_refused() {
+        let numeric = |scale| Value::Numeric { digits: 1, precision: 5, scale };
+        for (kind, value) in [
+            (ColumnType::Int, Value::BigInt(1)),
+            (ColumnType::BigInt, Value::Int(1)),
+            (ColumnType::Bit, Value::TinyInt(1)),
+            (ColumnType::NVarChar(Some(3)), Value::NVarChar("four".into())),
+            // Two units.
+            (ColumnType::NVarChar(Some(1)), Value::NVarChar("𝄞".into())),
+            (ColumnType::VarBinary(Some(1)), Value::VarBinary(vec![1, 2])),
+            (ColumnType::VarBinary(None), Value::NVarChar(String::new())),
+            (ColumnType::Numeric { precision: 5, scale: 1 }, numeric(2)),
+        ] {
+            assert!(matches!(encoded(kind, value), Err(ProtocolError::Answer(_))), "{kind:?}");
+        }
+        for kind in [
+            ColumnType::Numeric { precision: 0, scale: 0 },
+            ColumnType::Numeric { precision: 39, scale: 0 },
+            ColumnType::Numeric { precision: 4, scale: 5 },
+            ColumnType::NVarChar(Some(0)),
+            ColumnType::NVarChar(Some(4001)),
+            ColumnType::VarBinary(Some(8001)),
+        ] {
+            let column = Column { name: "c".into(), kind };
+            assert!(columns(&mut Vec::new(), &[column]).is_err(), "{kind:?}");
+        }
+        let column = Column { name: "c".into(), kind: ColumnType::Int };
+        assert!(columns(&mut Vec::new(), &[]).is_err());
+        assert!(row(&mut Vec::new(), &[column], &[], true).is_err());
+    }
+
+    #[test]
+    fn the_shorter_form_of_a_row_is_taken() {
+        let form = |nulls: usize, bitmaps| {
+            let columns = vec![Column { name: "c".into(), kind: ColumnType::Int }; 9];
+            let values: Vec<Value> =
+                (0..9).map(|at| if at < nulls { Value::Null } else { Value::Int(0) }).collect();
+            let mut out = Vec::new();
+            row(&mut out, &columns, &values, bitmaps).unwrap();
+            (out[0], out.len())
+        };
+        // Two bytes of bitmap against one for each null.
+        assert_eq!(form(2, true), (ROW, 1 + 2 + 7 * 5));
+        assert_eq!(form(3, true), (ROW_WITH_NULL_BITMAP, 1 + 2 + 6 * 5));
+        assert_eq!(form(3, false), (ROW, 1 + 3 + 6 * 5));
+    }
+}

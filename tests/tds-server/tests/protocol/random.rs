@@ -1,9 +1,11 @@
 //! Values and bytes at random, with the seed printed on a failure: rows as tiberius reads them, parameters as it sends them,
 //! and clients that send anything.
 
+use std::hash::{BuildHasher, RandomState};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Runs, TestRunner};
+use proptest::test_runner::{Config as Runs, RngSeed, TestRunner};
 use stillpoint_tds_server::protocol::Encryption;
 use stillpoint_tds_server::reply::{Column, ColumnType, Part, Value};
 use tiberius::EncryptionLevel;
@@ -12,6 +14,21 @@ use tokio::runtime::Runtime;
 use super::queries::{Client, assert_rows, bind, config, connect, wait_for_silence};
 use super::raw::*;
 use super::scripted::*;
+
+/// So many cases; the seed is printed, and taken from `STILLPOINT_SEED` when that is set.
+fn runner(test: &str, cases: u32) -> TestRunner {
+    let seed = match std::env::var("STILLPOINT_SEED") {
+        Ok(seed) => seed.parse().expect("STILLPOINT_SEED is a number"),
+        Err(_) => RandomState::new().hash_one(test),
+    };
+    println!("{test}: STILLPOINT_SEED={seed}");
+    TestRunner::new(Runs {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Runs::default()
+    })
+}
 
 fn kinds() -> impl Strategy<Value = ColumnType> {
     prop_oneof![
@@ -97,7 +114,7 @@ fn rows_of_any_values_are_read_as_they_were_sent() {
         clients.push(runtime.block_on(connect(config)).unwrap());
     }
     let clients = parking_lot::Mutex::new(clients);
-    let mut runner = TestRunner::new(Runs { cases: 150, failure_persistence: None, ..Runs::default() });
+    let mut runner = runner("rows", 150);
     let ran = runner.run(&vec(rows(), 1..3), |parts| {
         script.answer("any", parts.clone());
         for client in clients.lock().iter_mut() {
@@ -116,7 +133,7 @@ fn parameters_of_any_values_come_as_they_were_sent() {
     let (script, running) = start(Encryption::Offered);
     let client =
         tokio::sync::Mutex::new(runtime.block_on(connect(config(&running, EncryptionLevel::On))).unwrap());
-    let mut runner = TestRunner::new(Runs { cases: 300, failure_persistence: None, ..Runs::default() });
+    let mut runner = runner("parameters", 300);
     let ran = runner.run(&vec(kinds().prop_flat_map(values), 1..12), |sent| {
         let mut query = tiberius::Query::new(ECHO);
         sent.iter().for_each(|value| bind(&mut query, value));
@@ -213,7 +230,7 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
 fn a_client_that_sends_anything_does_no_harm() {
     let (script, running) = start(Encryption::Offered);
     script.answer("one", vec![Part::Count(1)]);
-    let mut runner = TestRunner::new(Runs { cases: 3000, failure_persistence: None, ..Runs::default() });
+    let mut runner = runner("bytes", 3000);
     let strategy = (any::<prop::sample::Index>(), any::<bool>(), mutations());
     let ran = runner.run(&strategy, |(which, mends, mutations)| {
         let mut packets = conversation();
