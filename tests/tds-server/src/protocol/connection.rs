@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::answer::{Answer, FATAL_CLASS};
 use super::error::{MESSAGE_BYTES_MAX, ProtocolError, Result};
+use super::faults::Fault;
 use super::handshake::{LoggedIn, Shared, log_in, send_garbage};
 use super::packet::{Message, kind, status};
 use super::procedure::{Prepared, Statement};
@@ -172,7 +173,15 @@ impl Connection<'_> {
         let Statement { sql, parameters } = statement;
         let cancel = Arc::new(Cancel::default());
         let _until_answered = CancelOnDrop(Arc::clone(&cancel));
-        let delay = self.shared.faults.delay();
+        let mut delay = self.shared.faults.delay();
+        match self.shared.faults.take_at(&sql) {
+            None => {}
+            Some(Fault::CutAfter(bytes)) => self.client.stream.cut_after(bytes),
+            Some(Fault::Delay(more)) => delay += more,
+            Some(Fault::Garbage(garbage)) => {
+                return Err(send_garbage(&mut self.client.stream, &garbage).await);
+            }
+        }
         let mut events = self.worker.batch(Batch { sql, parameters, delay, cancel: Arc::clone(&cancel) });
         let mut outcome = Outcome::Done;
         loop {

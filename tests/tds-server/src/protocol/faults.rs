@@ -1,5 +1,5 @@
 //! What a test can break in a running server, and the log in which it reads what went wrong. Shared by all connections
-//! of a server; each fault but a delay and a refusal happens once.
+//! of a server; each fault but the delay of all and the refusal happens once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,8 +17,21 @@ pub struct LogEntry {
     pub text: String,
 }
 
+/// What befalls the answer to one statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its connection ends after it has sent so many bytes more, those on the wire; what other connections send is
+    /// not counted.
+    CutAfter(u64),
+    /// It waits so long before the session sees the statement. An attention ends the wait.
+    Delay(Duration),
+    /// These bytes come in its place, and the connection ends.
+    Garbage(Vec<u8>),
+}
+
 #[derive(Debug, Default)]
 struct State {
+    at_statements: Vec<(String, Fault)>,
     cut_after: Option<u64>,
     sent_bytes: u64,
     delay: Duration,
@@ -45,7 +58,13 @@ impl Faults {
         self.state.lock().sent_bytes
     }
 
-    /// Each answer from now on, that to a login too, waits so long before its first byte. An attention ends the wait.
+    /// The next statement whose text contains this, on whichever connection, has this fault, once. Several may wait for the
+    /// same text: the first that was set comes first.
+    pub fn at_statement(&self, containing: &str, fault: Fault) {
+        self.state.lock().at_statements.push((containing.to_owned(), fault));
+    }
+
+    /// Each login and each statement from now on waits so long before it is looked at. An attention ends the wait.
     pub fn delay_answers(&self, delay: Duration) {
         self.state.lock().delay = delay;
     }
@@ -87,6 +106,13 @@ impl Faults {
 
     pub(super) fn refuses(&self) -> bool {
         self.state.lock().refuse
+    }
+
+    /// The fault of this statement, if there is one.
+    pub(super) fn take_at(&self, sql: &str) -> Option<Fault> {
+        let mut state = self.state.lock();
+        let at = state.at_statements.iter().position(|(containing, _)| sql.contains(containing.as_str()))?;
+        Some(state.at_statements.remove(at).1)
     }
 
     pub(super) fn take_garbage(&self) -> Option<Vec<u8>> {

@@ -30,7 +30,7 @@ pub use error::{
     CALLS_MAX, COLUMNS_MAX, CONNECTIONS_MAX, LOGIN_BYTES_MAX, MESSAGE_BYTES_MAX, PACKET_BYTES_DEFAULT,
     PACKET_BYTES_MAX, PACKET_BYTES_MIN, PARAMETERS_MAX, PREPARED_MAX,
 };
-pub use faults::{Faults, LOG_ENTRIES_MAX, LogEntry};
+pub use faults::{Fault, Faults, LOG_ENTRIES_MAX, LogEntry};
 pub use listener::{Options, Running, StartError};
 pub use prelogin::Encryption;
 pub use tls::TlsError;

@@ -28,6 +28,8 @@ pub(super) struct Wire {
     tcp: TcpStream,
     faults: Arc<Faults>,
     is_cut: bool,
+    /// Bytes to a cut of this connection alone.
+    cut_after: Option<u64>,
     /// While TLS is negotiated, what it sends and receives is in the payload of PRELOGIN packets.
     handshake: Option<Handshake>,
 }
@@ -46,7 +48,7 @@ struct Handshake {
 
 impl Wire {
     pub(super) fn new(tcp: TcpStream, faults: Arc<Faults>) -> Self {
-        Self { tcp, faults, is_cut: false, handshake: None }
+        Self { tcp, faults, is_cut: false, cut_after: None, handshake: None }
     }
 
     /// Whether the client begins with TLS, as it does with TDS 8.0.
@@ -74,7 +76,8 @@ impl Wire {
         if self.is_cut {
             return Poll::Ready(Err(Self::cut_error()));
         }
-        let allowance = self.faults.take(bytes.len());
+        let own = self.cut_after.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let allowance = self.faults.take(bytes.len().min(own));
         let mut sent = 0;
         if allowance.count > 0 {
             let piece = bytes.get(..allowance.count).unwrap_or_default();
@@ -85,7 +88,8 @@ impl Wire {
             }
             ready!(polled)?;
         }
-        if allowance.is_last && sent == allowance.count {
+        self.cut_after = self.cut_after.map(|left| left.saturating_sub(sent as u64));
+        if (allowance.is_last && sent == allowance.count) || self.cut_after == Some(0) {
             self.is_cut = true;
             // The bytes before the cut still arrive: only the sending side is closed here.
             if let Poll::Ready(Err(error)) = Pin::new(&mut self.tcp).poll_shutdown(cx) {
@@ -219,6 +223,15 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The connection ends after so many bytes more.
+    pub(super) fn cut_after(&mut self, bytes: u64) {
+        let wire = match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(tls) => tls.get_mut().0,
+        };
+        wire.cut_after = Some(bytes);
+    }
+
     /// Ends TLS without a word, as it is when only the login was encrypted.
     pub(super) fn into_plain(self) -> Self {
         match self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stillpoint_tds_server::protocol::Encryption;
+use stillpoint_tds_server::protocol::{Encryption, Fault};
 use stillpoint_tds_server::reply::{ColumnType, Part, Value};
 use tiberius::EncryptionLevel;
 use tokio::time::timeout;
@@ -119,4 +119,42 @@ async fn answers_are_late_refused_or_garbage_as_a_test_wants() {
         assert!(timeout(PATIENCE, open()).await.unwrap().is_err(), "{garbage:x?}");
     }
     assert_rows(&mut client, "one", &one).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fault_waits_for_its_statement() {
+    let (script, running) = start(Encryption::Offered);
+    let one = vec![single("a", Value::Int(1))];
+    for sql in ["RESTORE DATABASE x", "poll"] {
+        script.answer(sql, one.clone());
+    }
+    let faults = running.faults();
+    for encryption in [EncryptionLevel::NotSupported, EncryptionLevel::On] {
+        let mut poller = connect(config(&running, encryption)).await.unwrap();
+        for fault in [
+            Fault::CutAfter(0),
+            Fault::CutAfter(1),
+            Fault::CutAfter(20),
+            Fault::Garbage(vec![]),
+            Fault::Garbage(packet(4, 1, &[0x99])),
+        ] {
+            let mut client = connect(config(&running, encryption)).await.unwrap();
+            faults.at_statement("RESTORE", fault.clone());
+            assert_rows(&mut client, "poll", &one).await.unwrap();
+            let restored = timeout(PATIENCE, async {
+                let polled = assert_rows(&mut poller, "poll", &one);
+                let (polled, restored) =
+                    tokio::join!(polled, assert_rows(&mut client, "RESTORE DATABASE x", &one));
+                polled.unwrap();
+                restored
+            });
+            assert!(restored.await.unwrap().is_err(), "{fault:?}");
+            assert_rows(&mut poller, "RESTORE DATABASE x", &one).await.unwrap();
+        }
+        let mut client = connect(config(&running, encryption)).await.unwrap();
+        faults.at_statement("RESTORE", Fault::Delay(Duration::from_secs(60)));
+        drop(timeout(Duration::from_millis(100), client.simple_query("RESTORE DATABASE x")).await);
+        timeout(PATIENCE, client.cancel_query()).await.unwrap().unwrap();
+        assert_rows(&mut client, "RESTORE DATABASE x", &one).await.unwrap();
+    }
 }

@@ -180,8 +180,9 @@ fn an_attention_is_acknowledged_whenever_it_comes() {
     assert_eq!(raw.ask(&batch("count")), [counted]);
     assert_eq!(script.batches().len(), 3);
     // A procedure's statements too.
-    raw.send(&rpc(&[call_id(10, &[nvarchar("", "wait")]), call_id(10, &[nvarchar("", "count")])]));
-    std::thread::sleep(Duration::from_millis(100));
+    script.answer("wait again", vec![Part::Wait(Duration::from_secs(60))]);
+    raw.send(&rpc(&[call_id(10, &[nvarchar("", "wait again")]), call_id(10, &[nvarchar("", "count")])]));
+    script.wait_for(&Seen::Batch("wait again".into(), vec![]));
     assert_eq!(raw.ask(&attention).last(), Some(&acknowledged));
     assert_eq!(script.batches().len(), 4);
 }
@@ -246,6 +247,22 @@ fn an_error_of_class_20_ends_the_connection() {
     }
     wait_for_silence(&running);
     assert!(running.faults().log().iter().all(|entry| entry.text.starts_with("error 596 ")));
+}
+
+#[test]
+fn a_session_that_panics_ends_its_connection_alone() {
+    let (script, running) = start(Encryption::Offered);
+    script.answer("count", vec![Part::Count(1)]);
+    let mut other = Raw::log_in(&running);
+    let mut raw = Raw::log_in(&running);
+    raw.send(&batch(PANIC));
+    assert_eq!(raw.read_to_end(), []);
+    assert_eq!(other.ask(&batch("count")), [Token::Done(DONE, COUNT, 1)]);
+    // The log is written before the connection is counted out.
+    while running.connections() > 1 {
+        std::thread::yield_now();
+    }
+    assert!(running.faults().log()[0].text.contains("it panicked"), "{:?}", running.faults().log());
 }
 
 #[test]

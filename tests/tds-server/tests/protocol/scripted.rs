@@ -16,6 +16,9 @@ pub(crate) const PASSWORD: &str = "pässword;{1}";
 /// A statement that gives its parameters back as one row, each in a column of its type.
 pub(crate) const ECHO: &str = "SELECT the parameters";
 
+/// A statement at which the session panics, as one with a mistake in it does.
+pub(crate) const PANIC: &str = "PANIC";
+
 /// What a session was asked, and how it ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen {
@@ -84,6 +87,7 @@ impl Server for Behind {
 impl Session for ScriptedSession {
     fn batch(&mut self, sql: &str, parameters: &[Parameter], sink: &mut dyn FnMut(Part) -> bool) {
         self.script.seen.lock().push(Seen::Batch(sql.to_owned(), parameters.to_vec()));
+        assert_ne!(sql, PANIC);
         let parts = if sql.starts_with(ECHO) {
             Some(echo(parameters))
         } else {
