@@ -6,24 +6,62 @@ use crate::reply::Value;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Expr {
     Literal(Value),
-    Column { qualifier: Option<String>, name: String },
+    Column {
+        qualifier: Option<String>,
+        name: String,
+    },
     Variable(String),
     Global(String),
-    Call { name: String, arguments: Vec<Expr> },
+    Call {
+        name: String,
+        arguments: Vec<Expr>,
+    },
     /// `COUNT(*)`.
     CountAll,
-    Cast { value: Box<Expr>, kind: TypeName, style: Option<i128> },
-    Binary { sign: &'static str, left: Box<Expr>, right: Box<Expr> },
+    Cast {
+        value: Box<Expr>,
+        kind: TypeName,
+        style: Option<i128>,
+    },
+    Binary {
+        sign: &'static str,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
     And(Box<Expr>, Box<Expr>),
     Or(Box<Expr>, Box<Expr>),
     Not(Box<Expr>),
-    IsNull { value: Box<Expr>, not: bool },
-    In { value: Box<Expr>, list: Vec<Expr>, not: bool },
-    InQuery { value: Box<Expr>, query: Box<Select>, not: bool },
+    IsNull {
+        value: Box<Expr>,
+        not: bool,
+    },
+    In {
+        value: Box<Expr>,
+        list: Vec<Expr>,
+        not: bool,
+    },
+    InQuery {
+        value: Box<Expr>,
+        query: Box<Select>,
+        not: bool,
+    },
     Exists(Box<Select>),
-    Like { value: Box<Expr>, pattern: Box<Expr>, not: bool },
-    Between { value: Box<Expr>, low: Box<Expr>, high: Box<Expr>, not: bool },
-    Case { of: Option<Box<Expr>>, arms: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
+    Like {
+        value: Box<Expr>,
+        pattern: Box<Expr>,
+        not: bool,
+    },
+    Between {
+        value: Box<Expr>,
+        low: Box<Expr>,
+        high: Box<Expr>,
+        not: bool,
+    },
+    Case {
+        of: Option<Box<Expr>>,
+        arms: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
 }
 
 /// A type's name with its numbers; -1 is `max`.
@@ -38,9 +76,15 @@ pub(crate) struct TypeName {
 pub(crate) enum Item {
     /// `*` or `a.*`.
     All(Option<String>),
-    One { value: Expr, alias: Option<String> },
+    One {
+        value: Expr,
+        alias: Option<String>,
+    },
     /// `@x = value`.
-    Assign { variable: String, value: Expr },
+    Assign {
+        variable: String,
+        value: Expr,
+    },
 }
 
 /// A view, table or function in FROM.
@@ -109,10 +153,17 @@ pub(crate) enum Alteration {
     RestrictedUser,
     Recovery(super::database::RecoveryModel),
     ReadOnly(bool),
-    Suspend { on: bool, copy_only: bool },
+    Suspend {
+        on: bool,
+        copy_only: bool,
+    },
     Rename(String),
     ModifyFile(FileSpec),
-    AddFile { file: FileSpec, log: bool, group: Option<String> },
+    AddFile {
+        file: FileSpec,
+        log: bool,
+        group: Option<String>,
+    },
     RemoveFile(String),
     AddGroup(GroupSpec),
     RemoveGroup(String),
@@ -159,21 +210,65 @@ pub(crate) enum Statement {
     Nothing,
     Select(Select),
     Use(String),
-    Declare { variable: String, kind: TypeName, value: Option<Expr> },
-    Assign { variable: String, value: Expr },
-    CreateDatabase { name: String, files: Vec<FileSpec>, groups: Vec<GroupSpec>, logs: Vec<FileSpec>, attach: bool },
-    AlterDatabase { name: String, change: Vec<Alteration>, termination: Termination },
-    SuspendServer { on: bool, copy_only: bool, group: Option<Vec<String>> },
-    DropDatabase { names: Vec<String>, if_exists: bool },
-    Detach { name: Expr },
-    CheckDb { name: String, no_infomsgs: bool },
+    Declare {
+        variable: String,
+        kind: TypeName,
+        value: Option<Expr>,
+    },
+    Assign {
+        variable: String,
+        value: Expr,
+    },
+    CreateDatabase {
+        name: String,
+        files: Vec<FileSpec>,
+        groups: Vec<GroupSpec>,
+        logs: Vec<FileSpec>,
+        attach: bool,
+    },
+    AlterDatabase {
+        name: String,
+        change: Vec<Alteration>,
+        termination: Termination,
+    },
+    SuspendServer {
+        on: bool,
+        copy_only: bool,
+        group: Option<Vec<String>>,
+    },
+    DropDatabase {
+        names: Vec<String>,
+        if_exists: bool,
+    },
+    Detach {
+        name: Expr,
+    },
+    CheckDb {
+        name: String,
+        no_infomsgs: bool,
+    },
     Kill(Expr),
-    WaitFor { delay: Expr },
+    WaitFor {
+        delay: Expr,
+    },
     /// `databases` is more than one for BACKUP GROUP, `None` for BACKUP SERVER.
-    Backup { log: bool, group: bool, databases: Option<Vec<Expr>>, options: BackupOptions },
-    Restore { what: RestoreWhat, name: Option<Expr>, options: BackupOptions },
-    Insert { names: Vec<Expr> },
-    Begin { mark: Option<(String, String)> },
+    Backup {
+        log: bool,
+        group: bool,
+        databases: Option<Vec<Expr>>,
+        options: BackupOptions,
+    },
+    Restore {
+        what: RestoreWhat,
+        name: Option<Expr>,
+        options: BackupOptions,
+    },
+    Insert {
+        names: Vec<Expr>,
+    },
+    Begin {
+        mark: Option<(String, String)>,
+    },
     Commit,
     Rollback,
     Security(Security),
@@ -182,13 +277,40 @@ pub(crate) enum Statement {
 /// Logins, users and rights.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Security {
-    CreateLogin { name: String, password: String },
-    AlterLogin { name: String, password: Option<String>, enabled: Option<bool>, new_name: Option<String> },
+    CreateLogin {
+        name: String,
+        password: String,
+    },
+    AlterLogin {
+        name: String,
+        password: Option<String>,
+        enabled: Option<bool>,
+        new_name: Option<String>,
+    },
     DropLogin(String),
-    CreateUser { name: String, login: String },
-    DropUser { name: String, if_exists: bool },
-    Owner { database: String, login: String },
-    Role { server: bool, role: String, member: String, add: bool },
+    CreateUser {
+        name: String,
+        login: String,
+    },
+    DropUser {
+        name: String,
+        if_exists: bool,
+    },
+    Owner {
+        database: String,
+        login: String,
+    },
+    Role {
+        server: bool,
+        role: String,
+        member: String,
+        add: bool,
+    },
     /// `object` is `None` for a right on the server or database.
-    Grant { rights: Vec<String>, object: Option<String>, to: String, revoke: bool },
+    Grant {
+        rights: Vec<String>,
+        object: Option<String>,
+        to: String,
+        revoke: bool,
+    },
 }

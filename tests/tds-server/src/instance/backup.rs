@@ -73,7 +73,8 @@ fn read_job(
         let path = run.text(disk)?;
         disks.push(if path.starts_with('/') { path } else { folder.join(path).display().to_string() });
     }
-    let optional = |run: &mut Run<'_>, flag: &str| options.value(flag).map(|value| run.text(value)).transpose();
+    let optional =
+        |run: &mut Run<'_>, flag: &str| options.value(flag).map(|value| run.text(value)).transpose();
     let differential = options.has("DIFFERENTIAL");
     let kind = match (log, differential) {
         (true, _) => SetKind::Log,
@@ -110,7 +111,8 @@ pub(crate) fn stats(run: &mut Run<'_>, options: &BackupOptions) -> Outcome<Optio
     let Some(value) = options.value("STATS") else {
         return Ok(options.has("STATS").then_some(10));
     };
-    let step = whole(&run.value(value)?).and_then(|step| u32::try_from(step).ok()).filter(|step| *step <= 100);
+    let step =
+        whole(&run.value(value)?).and_then(|step| u32::try_from(step).ok()).filter(|step| *step <= 100);
     step.map(Some).ok_or_else(|| fail(3250, &[&"STATS", &"STATS"]))
 }
 
@@ -332,7 +334,11 @@ fn head_of(
         last,
         checkpoint: contents.checkpoint,
         full_backup: contents.full_backup,
-        base: contents.base.as_ref().filter(|_| job.kind == SetKind::Differential).map(|base| (base.lsn, base.guid)),
+        base: contents
+            .base
+            .as_ref()
+            .filter(|_| job.kind == SetKind::Differential)
+            .map(|base| (base.lsn, base.guid)),
         forks: contents.forks.clone(),
         started: 0,
         finished: 0,
@@ -368,12 +374,17 @@ fn write_stripes(
         let part: Vec<Transaction> = part.map(|(_, row)| row.clone()).collect();
         let written = media::write(path, fresh.then_some(media), heads, &part, durable);
         if let Err(error) = written {
-            let not_opened = [Some(2), Some(13), Some(20), Some(21), Some(30)].contains(&error.raw_os_error());
+            let not_opened =
+                [Some(2), Some(13), Some(20), Some(21), Some(30)].contains(&error.raw_os_error());
             if fresh && Path::new(path).is_file() {
                 let _gone = std::fs::remove_file(path);
             }
             let reason = system_error_text(&error);
-            return Err(if not_opened { media::cannot_open(path, &error) } else { fail(3202, &[path, &reason]) });
+            return Err(if not_opened {
+                media::cannot_open(path, &error)
+            } else {
+                fail(3202, &[path, &reason])
+            });
         }
     }
     Ok(())
@@ -407,8 +418,14 @@ fn settle(run: &Run<'_>, state: &mut State, job: &Job, head: &SetHead) -> Outcom
             return Err(fail(3101, &[]));
         }
         let fork = contents.fork();
-        contents.redo =
-            Some(Redo { start: head.last, fork, time: now, incomplete: false, interrupted: None, standby: None });
+        contents.redo = Some(Redo {
+            start: head.last,
+            fork,
+            time: now,
+            incomplete: false,
+            interrupted: None,
+            standby: None,
+        });
         database.state = DatabaseState::Restoring;
     }
     // Frozen files take no writes: what a snapshot backup changes is written with the thaw.

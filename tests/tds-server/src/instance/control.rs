@@ -131,7 +131,8 @@ impl Instance {
     /// Makes the last transaction a minimally logged one.
     pub fn make_last_bulk(&self, database: &str) {
         let mut state = self.shared.state();
-        if let Some(last) = state.find_mut(database).and_then(|found| found.contents.transactions.last_mut()) {
+        if let Some(last) = state.find_mut(database).and_then(|found| found.contents.transactions.last_mut())
+        {
             last.bulk = true;
         }
     }

@@ -115,7 +115,12 @@ fn styled(value: &Value, style: Option<i128>) -> Outcome<String> {
         Some(127) => format!("{}Z", text('T')),
         Some(23) => text(' ').chars().take(10).collect(),
         Some(112) => text(' ').chars().take(10).filter(|c| *c != '-').collect(),
-        _ => return Err(fail(50_002, &[&"a date as text without one of the styles 23, 112, 120, 121, 126, 127"])),
+        _ => {
+            return Err(fail(
+                50_002,
+                &[&"a date as text without one of the styles 23, 112, 120, 121, 126, 127"],
+            ));
+        }
     })
 }
 
@@ -165,7 +170,8 @@ pub(crate) fn compare(left: &Value, right: &Value) -> Outcome<Option<Ordering>> 
             return Err(fail(402, &[&"varbinary", &"nvarchar", &"equal to"]));
         }
         (Value::Real(_), _) | (_, Value::Real(_)) => {
-            let number = |value: &Value| text_of(value).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+            let number =
+                |value: &Value| text_of(value).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
             number(left).total_cmp(&number(right))
         }
         _ => {
@@ -223,7 +229,8 @@ fn one_sign(pattern: &[char]) -> (Box<dyn Fn(char) -> bool>, usize) {
             let not = inner.first() == Some(&'^');
             let set = inner[usize::from(not)..].to_vec();
             let within = move |c: char| {
-                let ranged = set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(&c));
+                let ranged =
+                    set.windows(3).any(|range| range[1] == '-' && (range[0]..=range[2]).contains(&c));
                 ranged || set.contains(&c)
             };
             (Box::new(move |c| within(c) != not), close + 1)

@@ -61,7 +61,8 @@ pub(crate) fn create(
         state.find("model").map_or(contents.recovery_model, |model| model.contents.recovery_model);
     let mut database = new_database(state.free_id(), name, &login, contents, paths);
     let made = make_files(&mut database, config.durable).and_then(|()| {
-        storage::write(&mut database, config.durable).map_err(|error| storage::write_failed(database.path(1), &error))
+        storage::write(&mut database, config.durable)
+            .map_err(|error| storage::write_failed(database.path(1), &error))
     });
     if let Err(stop) = made {
         storage::delete(&mut database);
@@ -72,7 +73,12 @@ pub(crate) fn create(
 }
 
 /// All files with names and paths, in the order of their ids: the first data file, the first log, the others.
-fn placed(config: &super::Config, name: &str, files: &[FileSpec], logs: &[FileSpec]) -> Vec<(FileSpec, bool)> {
+fn placed(
+    config: &super::Config,
+    name: &str,
+    files: &[FileSpec],
+    logs: &[FileSpec],
+) -> Vec<(FileSpec, bool)> {
     let named = |spec: Option<&FileSpec>, logical: String, folder: &Path, ending: &str| {
         let mut spec = spec.cloned().unwrap_or_default();
         let logical = spec.name.get_or_insert(logical).clone();
@@ -154,7 +160,9 @@ pub(crate) fn check_folder(path: &str) -> Outcome<()> {
     let folder = Path::new(path).parent().unwrap_or_else(|| Path::new("/"));
     match std::fs::metadata(folder) {
         Ok(found) if found.is_dir() && path.starts_with('/') => Ok(()),
-        Err(error) if error.raw_os_error() == Some(13) => Err(fail(5133, &[&path, &system_error_text(&error)])),
+        Err(error) if error.raw_os_error() == Some(13) => {
+            Err(fail(5133, &[&path, &system_error_text(&error)]))
+        }
         _ => Err(fail(5133, &[&path, &"2(The system cannot find the file specified.)"])),
     }
 }
@@ -204,7 +212,11 @@ fn paths_of(contents: &Contents, listed: &[String]) -> BTreeMap<i32, String> {
         let by_head = head.map(|head| head.file_id);
         let by_name = || {
             let file_name = Path::new(path).file_name();
-            contents.recorded.iter().find(|(_, old)| Path::new(old).file_name() == file_name).map(|(id, _)| *id)
+            contents
+                .recorded
+                .iter()
+                .find(|(_, old)| Path::new(old).file_name() == file_name)
+                .map(|(id, _)| *id)
         };
         if let Some(id) = by_head.or_else(by_name) {
             paths.insert(id, path.clone());

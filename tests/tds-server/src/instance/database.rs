@@ -29,7 +29,7 @@ pub struct Transaction {
 
 /// A recovery branch: from `start` on, the log is of this GUID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fork {
+pub(crate) struct Fork {
     /// The branch.
     pub guid: Guid,
     /// Its fork point.
@@ -38,7 +38,7 @@ pub struct Fork {
 
 /// What a differential backup is taken against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub(crate) struct Base {
     /// First LSN of the full backup.
     pub lsn: Lsn,
     /// The full's `backup_set_uuid`.
@@ -89,7 +89,7 @@ impl FileKind {
 
 /// A filegroup; the log is in none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filegroup {
+pub(crate) struct Filegroup {
     /// `data_space_id`.
     pub id: i32,
     /// Its name.
@@ -100,7 +100,7 @@ pub struct Filegroup {
 
 /// A file as the database itself knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
+pub(crate) struct FileEntry {
     /// `file_id`: 1 is the primary file, 2 the first log file.
     pub id: i32,
     /// Identity, kept by every copy.
@@ -119,7 +119,7 @@ pub struct FileEntry {
 
 /// How far a restore sequence has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Redo {
+pub(crate) struct Redo {
     /// The next log must hold this.
     pub start: Lsn,
     /// The branch that `start` is on.
@@ -136,7 +136,7 @@ pub struct Redo {
 
 /// What the files say of a database, whatever it is called and wherever they lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// Name when last written.
     pub name: String,
     /// Internal version: 957 is SQL Server 2022.
@@ -181,12 +181,6 @@ impl Contents {
     /// The branch that the log is on now.
     pub(crate) fn fork(&self) -> Guid {
         self.forks.last().map_or_else(Guid::default, |fork| fork.guid)
-    }
-
-    /// The branch that `lsn` is on.
-    pub(crate) fn fork_at(&self, lsn: Lsn) -> Guid {
-        let fork = self.forks.iter().rev().find(|fork| fork.start <= lsn).or(self.forks.first());
-        fork.map_or_else(Guid::default, |fork| fork.guid)
     }
 
     /// Whether the log needs backups: not SIMPLE, and a full has begun a chain.

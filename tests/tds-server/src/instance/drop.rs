@@ -10,7 +10,10 @@ use super::storage;
 
 /// Whether somebody is in the database or works on it.
 fn in_use(state: &State, database: &Database, session: i16) -> bool {
-    let own = state.sessions.get(&session).is_some_and(|connection| same_name(&connection.database, &database.name));
+    let own = state
+        .sessions
+        .get(&session)
+        .is_some_and(|connection| same_name(&connection.database, &database.name));
     own || database.busy.is_some() || !state.users_of(&database.name, session).is_empty()
 }
 
@@ -79,7 +82,8 @@ pub(crate) fn detach(run: &mut Run<'_>, name: &Expr) -> Outcome<()> {
     if let Some(at) = at {
         let database = &mut state.databases[at];
         if database.state == DatabaseState::Online {
-            storage::write(database, durable).map_err(|error| storage::write_failed(database.path(1), &error))?;
+            storage::write(database, durable)
+                .map_err(|error| storage::write_failed(database.path(1), &error))?;
         }
         state.databases.remove(at);
     }

@@ -110,7 +110,9 @@ fn arithmetic(sign: &str, left: &Value, right: &Value) -> Outcome<Value> {
         _ => one.checked_rem(other),
     };
     let result = result.ok_or_else(|| fail(220, &[&"numeric", &"too much"]))?;
-    let is_int = |value: &Value| matches!(value, Value::Bit(_) | Value::TinyInt(_) | Value::SmallInt(_) | Value::Int(_));
+    let is_int = |value: &Value| {
+        matches!(value, Value::Bit(_) | Value::TinyInt(_) | Value::SmallInt(_) | Value::Int(_))
+    };
     if is_int(left) && is_int(right) {
         return i32::try_from(result).map(Value::Int).map_err(|_| fail(220, &[&"int", &result]));
     }
@@ -162,7 +164,8 @@ pub(crate) fn condition(run: &Run<'_>, expr: &Expr, scope: Option<&Scope<'_>>) -
         Expr::Exists(query) => Ok(Some(!subquery(run, query, scope)?.is_empty())),
         Expr::Like { value: inner, pattern, not } => {
             let (text, pattern) = (value(run, inner, scope)?, value(run, pattern, scope)?);
-            let answer = text_of(&text).zip(text_of(&pattern)).map(|(text, pattern)| is_like(&text, &pattern));
+            let answer =
+                text_of(&text).zip(text_of(&pattern)).map(|(text, pattern)| is_like(&text, &pattern));
             Ok(negate(answer, *not))
         }
         Expr::Between { value: inner, low, high, not } => {
@@ -207,7 +210,9 @@ pub(crate) fn kind(run: &Run<'_>, expr: &Expr, bound: &[Bound]) -> Outcome<Colum
         Expr::Global(name) => functions::global(run, name).map(|(_, kind)| kind),
         Expr::Call { name, arguments } => functions::kind(run, name, arguments, bound),
         Expr::CountAll => Ok(ColumnType::Int),
-        Expr::Cast { kind, .. } if is_step(kind) => Err(fail(50_002, &[&format!("{} as a column", kind.name)])),
+        Expr::Cast { kind, .. } if is_step(kind) => {
+            Err(fail(50_002, &[&format!("{} as a column", kind.name)]))
+        }
         Expr::Cast { kind, .. } => column_type(kind),
         Expr::Binary { left, right, .. } => {
             let (left, right) = (kind(run, left, bound)?, kind(run, right, bound)?);
@@ -259,9 +264,12 @@ pub(crate) fn kind_of(value: &Value) -> ColumnType {
         Value::TinyInt(_) => ColumnType::TinyInt,
         Value::SmallInt(_) => ColumnType::SmallInt,
         Value::BigInt(_) => ColumnType::BigInt,
-        Value::Numeric { precision, scale, .. } => ColumnType::Numeric { precision: *precision, scale: *scale },
+        Value::Numeric { precision, scale, .. } => {
+            ColumnType::Numeric { precision: *precision, scale: *scale }
+        }
         Value::NVarChar(text) => {
-            let length = u16::try_from(text.encode_utf16().count().max(1)).ok().filter(|length| *length <= 4000);
+            let length =
+                u16::try_from(text.encode_utf16().count().max(1)).ok().filter(|length| *length <= 4000);
             ColumnType::NVarChar(length)
         }
         Value::VarBinary(bytes) => ColumnType::VarBinary(u16::try_from(bytes.len().max(1)).ok()),

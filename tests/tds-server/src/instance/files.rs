@@ -162,7 +162,8 @@ fn add_group(database: &mut Database, group: &str, kind: &str, durable: bool) ->
 
 fn remove_group(database: &mut Database, group: &str, durable: bool) -> Outcome<Told> {
     let contents = &mut database.contents;
-    let Some(at) = contents.groups.iter().position(|found| same_name(&found.name, group) && found.id != 1) else {
+    let Some(at) = contents.groups.iter().position(|found| same_name(&found.name, group) && found.id != 1)
+    else {
         return Err(fail(5041, &[&group]));
     };
     if contents.files.iter().any(|file| file.group == contents.groups[at].id) {

@@ -54,7 +54,8 @@ pub(crate) fn global(run: &Run<'_>, name: &str) -> Outcome<(Value, ColumnType)> 
 
 /// The type of a call's result. Error 195 for a function that is not known.
 pub(crate) fn kind(run: &Run<'_>, name: &str, arguments: &[Expr], bound: &[Bound]) -> Outcome<ColumnType> {
-    let of = |at: usize| arguments.get(at).map_or(Ok(ColumnType::Int), |expr| evaluate::kind(run, expr, bound));
+    let of =
+        |at: usize| arguments.get(at).map_or(Ok(ColumnType::Int), |expr| evaluate::kind(run, expr, bound));
     match name {
         "DB_ID" | "COUNT" | "HAS_PERMS_BY_NAME" | "IS_SRVROLEMEMBER" | "IS_ROLEMEMBER" | "HAS_DBACCESS"
         | "DATEPART" | "DATEDIFF" | "LEN" | "CHARINDEX" => Ok(ColumnType::Int),
@@ -80,9 +81,8 @@ pub(crate) fn kind(run: &Run<'_>, name: &str, arguments: &[Expr], bound: &[Bound
             let known = arguments.iter().position(|expr| *expr != Expr::Literal(Value::Null));
             of(known.unwrap_or(0))
         }
-        "DB_NAME" | "SUSER_SNAME" | "SUSER_NAME" | "ORIGINAL_LOGIN" | "USER_NAME" | "HOST_NAME" | "APP_NAME" => {
-            Ok(NAME)
-        }
+        "DB_NAME" | "SUSER_SNAME" | "SUSER_NAME" | "ORIGINAL_LOGIN" | "USER_NAME" | "HOST_NAME"
+        | "APP_NAME" => Ok(NAME),
         "QUOTENAME" => Ok(ColumnType::NVarChar(Some(258))),
         "UPPER" | "LOWER" | "LTRIM" | "RTRIM" | "LEFT" | "RIGHT" | "SUBSTRING" | "REPLACE" | "CONCAT" => {
             Ok(ColumnType::NVarChar(Some(4000)))
@@ -92,7 +92,12 @@ pub(crate) fn kind(run: &Run<'_>, name: &str, arguments: &[Expr], bound: &[Bound
 }
 
 /// Calls a function. Errors: 174, 195 and those of the values.
-pub(crate) fn call(run: &Run<'_>, name: &str, arguments: &[Expr], scope: Option<&Scope<'_>>) -> Outcome<Value> {
+pub(crate) fn call(
+    run: &Run<'_>,
+    name: &str,
+    arguments: &[Expr],
+    scope: Option<&Scope<'_>>,
+) -> Outcome<Value> {
     if ["DATEPART", "DATEDIFF", "DATEADD"].contains(&name) {
         return on_dates(run, name, arguments, scope);
     }
@@ -117,8 +122,16 @@ pub(crate) fn call(run: &Run<'_>, name: &str, arguments: &[Expr], scope: Option<
 
 fn on_values(name: &str, values: &[Value]) -> Outcome<Option<Value>> {
     Ok(Some(match (name, values) {
-        ("COALESCE", [_, ..]) => values.iter().find(|value| **value != Value::Null).cloned().unwrap_or(Value::Null),
-        ("ISNULL", [one, other]) => if *one == Value::Null { other.clone() } else { one.clone() },
+        ("COALESCE", [_, ..]) => {
+            values.iter().find(|value| **value != Value::Null).cloned().unwrap_or(Value::Null)
+        }
+        ("ISNULL", [one, other]) => {
+            if *one == Value::Null {
+                other.clone()
+            } else {
+                one.clone()
+            }
+        }
         ("NULLIF", [one, other]) => {
             let equal = compare(one, other)? == Some(std::cmp::Ordering::Equal);
             if equal { Value::Null } else { one.clone() }
@@ -134,7 +147,17 @@ fn on_values(name: &str, values: &[Value]) -> Outcome<Option<Value>> {
 fn on_texts(name: &str, values: &[Value]) -> Option<Outcome<Value>> {
     let texts: Vec<Option<String>> = values.iter().map(text_of).collect();
     let known = [
-        "UPPER", "LOWER", "LTRIM", "RTRIM", "LEN", "LEFT", "RIGHT", "SUBSTRING", "CHARINDEX", "REPLACE", "QUOTENAME",
+        "UPPER",
+        "LOWER",
+        "LTRIM",
+        "RTRIM",
+        "LEN",
+        "LEFT",
+        "RIGHT",
+        "SUBSTRING",
+        "CHARINDEX",
+        "REPLACE",
+        "QUOTENAME",
         "CONCAT",
     ];
     if !known.contains(&name) {
@@ -215,14 +238,27 @@ fn of_server(run: &Run<'_>, name: &str, values: &[Value]) -> Outcome<Value> {
         }),
         ("IS_SRVROLEMEMBER", 1 | 2) => {
             let member = if values.len() == 2 { argument(1) } else { login };
-            let known = ["sysadmin", "dbcreator", "serveradmin", "securityadmin", "processadmin", "diskadmin", "public"];
+            let known = [
+                "sysadmin",
+                "dbcreator",
+                "serveradmin",
+                "securityadmin",
+                "processadmin",
+                "diskadmin",
+                "public",
+            ];
             let role = argument(0).to_lowercase();
             let is_member = rights::in_role(&state, &member, &role) || role == "public";
             if known.contains(&role.as_str()) { Value::Int(i32::from(is_member)) } else { Value::Null }
         }
         ("IS_ROLEMEMBER", 1) => {
             let database = state.database(&current)?;
-            Value::Int(i32::from(rights::in_database_role(&state, &login, database, &argument(0).to_lowercase())))
+            Value::Int(i32::from(rights::in_database_role(
+                &state,
+                &login,
+                database,
+                &argument(0).to_lowercase(),
+            )))
         }
         ("HAS_PERMS_BY_NAME", 3) => has_permission(&state, &login, &current, values),
         _ => return Err(fail(195, &[&name])),
@@ -255,11 +291,14 @@ fn has_permission(state: &State, login: &str, current: &str, values: &[Value]) -
             let granted = own.is_some_and(|principal| {
                 let ends = format!(" ON {short}");
                 principal.rights.iter().any(|right| {
-                    right.starts_with(&permission) && (right.ends_with(&ends) || right.ends_with(&format!(".{short}")))
+                    right.starts_with(&permission)
+                        && (right.ends_with(&ends) || right.ends_with(&format!(".{short}")))
                 })
             });
             granted
-                || state.find("msdb").is_some_and(|msdb| rights::in_database_role(state, login, msdb, "db_datareader"))
+                || state
+                    .find("msdb")
+                    .is_some_and(|msdb| rights::in_database_role(state, login, msdb, "db_datareader"))
         }
         Some(_) => return Value::Null,
     };
@@ -268,8 +307,17 @@ fn has_permission(state: &State, login: &str, current: &str, values: &[Value]) -
 
 fn is_whole_property(property: &str) -> bool {
     let known = [
-        "engineedition", "ishadrenabled", "isclustered", "issingleuser", "processid", "suspendeddatabasecount",
-        "hadrmanagerstatus", "isintegratedsecurityonly", "isxtpsupported", "isfulltextinstalled", "filestreameffectivelevel",
+        "engineedition",
+        "ishadrenabled",
+        "isclustered",
+        "issingleuser",
+        "processid",
+        "suspendeddatabasecount",
+        "hadrmanagerstatus",
+        "isintegratedsecurityonly",
+        "isxtpsupported",
+        "isfulltextinstalled",
+        "filestreameffectivelevel",
     ];
     known.contains(&property.to_lowercase().as_str())
 }
@@ -295,7 +343,9 @@ fn server_property(run: &Run<'_>, state: &State, property: &str) -> Value {
         "machinename" | "computernamephysicalnetbios" => text(&config.machine),
         "servername" => text(&config.server_name()),
         "ishadrenabled" => Value::Int(i32::from(state.replica.is_some())),
-        "isclustered" | "issingleuser" | "isintegratedsecurityonly" | "filestreameffectivelevel" => Value::Int(0),
+        "isclustered" | "issingleuser" | "isintegratedsecurityonly" | "filestreameffectivelevel" => {
+            Value::Int(0)
+        }
         "isxtpsupported" => Value::Int(1),
         "processid" => Value::Int(4242),
         "instancedefaultdatapath" => folder(&config.data_folder),
@@ -358,7 +408,10 @@ fn on_dates(run: &Run<'_>, name: &str, arguments: &[Expr], scope: Option<&Scope<
             let (Some(count), Some(from)) = (whole(count), date(from)?) else {
                 return Ok(Value::Null);
             };
-            let moved = i64::try_from(count).ok().and_then(|count| count.checked_mul(unit)).and_then(|by| from.checked_add(by));
+            let moved = i64::try_from(count)
+                .ok()
+                .and_then(|count| count.checked_mul(unit))
+                .and_then(|by| from.checked_add(by));
             moved.map(Value::DateTime).ok_or_else(|| fail(220, &[&"datetime", &count]))
         }
         _ => Err(fail(50_002, &[&format!("{part} of {name}")])),
@@ -371,9 +424,10 @@ fn time_zone(values: &[Value]) -> Outcome<Value> {
         return Err(fail(50_002, &[&"DATEPART(tz, …) of what is no datetimeoffset"]));
     };
     let offset = moment.rsplit(' ').next().unwrap_or("");
-    let parsed = offset.get(1..).and_then(|digits| digits.split_once(':')).and_then(|(hours, minutes)| {
-        Some(hours.parse::<i32>().ok()? * 60 + minutes.parse::<i32>().ok()?)
-    });
+    let parsed = offset
+        .get(1..)
+        .and_then(|digits| digits.split_once(':'))
+        .and_then(|(hours, minutes)| Some(hours.parse::<i32>().ok()? * 60 + minutes.parse::<i32>().ok()?));
     let minutes = parsed.ok_or_else(|| fail(241, &[]))?;
     Ok(Value::Int(if offset.starts_with('-') { -minutes } else { minutes }))
 }

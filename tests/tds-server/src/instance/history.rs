@@ -82,7 +82,8 @@ impl History {
             self.media.push(MediaRow { id, head: media.clone(), families });
             id
         });
-        if let Some(row) = self.sets.iter().find(|row| row.head.guid == head.guid && row.head.database == head.database)
+        if let Some(row) =
+            self.sets.iter().find(|row| row.head.guid == head.guid && row.head.database == head.database)
         {
             return row.id;
         }

@@ -199,11 +199,8 @@ pub(crate) fn write(
     bytes.extend_from_slice(&record(&heads)?);
     bytes.extend_from_slice(&record(&rows)?);
     let mut options = OpenOptions::new();
-    let options = if fresh.is_some() {
-        options.write(true).create(true).truncate(true)
-    } else {
-        options.append(true)
-    };
+    let options =
+        if fresh.is_some() { options.write(true).create(true).truncate(true) } else { options.append(true) };
     let mut file = options.open(Path::new(path))?;
     file.write_all(&bytes)?;
     if durable {

@@ -122,7 +122,11 @@ impl Config {
 
     /// `@@SERVERNAME`.
     pub(crate) fn server_name(&self) -> String {
-        if self.name == "MSSQLSERVER" { self.machine.clone() } else { format!("{}\\{}", self.machine, self.name) }
+        if self.name == "MSSQLSERVER" {
+            self.machine.clone()
+        } else {
+            format!("{}\\{}", self.machine, self.name)
+        }
     }
 
     /// The internal version of databases of this server.

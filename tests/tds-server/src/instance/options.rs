@@ -65,7 +65,8 @@ fn one(run: &mut Run<'_>, name: &str, change: &Alteration, termination: Terminat
 fn permitted(run: &Run<'_>, name: &str, change: &Alteration) -> Outcome<()> {
     let login = run.login();
     let state = run.state();
-    let Some(database) = state.find(name).filter(|database| rights::may_alter(&state, &login, database)) else {
+    let Some(database) = state.find(name).filter(|database| rights::may_alter(&state, &login, database))
+    else {
         return Err(fail(5011, &[&name]));
     };
     if database.busy.is_some_and(|session| session != run.session) {
@@ -87,7 +88,9 @@ fn permitted(run: &Run<'_>, name: &str, change: &Alteration) -> Outcome<()> {
         DatabaseState::Restoring => Err(fail(5052, &[&"ALTER DATABASE", &"Restoring"])),
         DatabaseState::Recovering => Err(fail(5052, &[&"ALTER DATABASE", &"Recovering"])),
         DatabaseState::Offline | DatabaseState::Suspect | DatabaseState::RecoveryPending => match change {
-            Alteration::Online | Alteration::Offline | Alteration::Emergency | Alteration::ModifyFile(_) => Ok(()),
+            Alteration::Online | Alteration::Offline | Alteration::Emergency | Alteration::ModifyFile(_) => {
+                Ok(())
+            }
             Alteration::Rename(_) if database.state == DatabaseState::Offline => Ok(()),
             Alteration::MultiUser | Alteration::SingleUser => Ok(()),
             _ => rights::open_for_use(database),
@@ -136,14 +139,17 @@ fn take_alone(run: &mut Run<'_>, name: &str, termination: Termination, rename: b
 /// Does it; the new name of a renamed database.
 fn apply(run: &Run<'_>, state: &mut State, name: &str, change: &Alteration) -> Outcome<Option<String>> {
     let config = &run.shared.config;
-    if let Alteration::Rename(new) = change {
-        if state.find(new).is_some_and(|found| !same_name(&found.name, name)) {
-            return Err(fail(1801, &[new]));
-        }
+    if let Alteration::Rename(new) = change
+        && state.find(new).is_some_and(|found| !same_name(&found.name, name))
+    {
+        return Err(fail(1801, &[new]));
     }
     let standby_refuses = matches!(
         change,
-        Alteration::ReadOnly(_) | Alteration::Recovery(_) | Alteration::SingleUser | Alteration::RestrictedUser
+        Alteration::ReadOnly(_)
+            | Alteration::Recovery(_)
+            | Alteration::SingleUser
+            | Alteration::RestrictedUser
     );
     let database = state.database_mut(name)?;
     if database.in_standby() && standby_refuses {
@@ -173,7 +179,8 @@ fn apply(run: &Run<'_>, state: &mut State, name: &str, change: &Alteration) -> O
             if database.state == DatabaseState::Online {
                 save(database, config.durable)?;
             }
-            for connection in state.sessions.values_mut().filter(|session| same_name(&session.database, name)) {
+            for connection in state.sessions.values_mut().filter(|session| same_name(&session.database, name))
+            {
                 connection.database.clone_from(new);
             }
             return Ok(Some(new.clone()));

@@ -187,7 +187,9 @@ fn unframed(bytes: &[u8]) -> Option<&[u8]> {
 
 /// FNV-1a of 64 bits.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn page_of(kind: u8, file_id: i32, number: u64, lsn: Lsn, body: &[u8]) -> Vec<u8> {

@@ -56,7 +56,12 @@ fn set(run: &mut Run<'_>, variable: &str, value: Value) -> Outcome<()> {
 }
 
 /// DECLARE. Error 134.
-pub(crate) fn declare(run: &mut Run<'_>, variable: &str, kind: &TypeName, expr: Option<&Expr>) -> Outcome<()> {
+pub(crate) fn declare(
+    run: &mut Run<'_>,
+    variable: &str,
+    kind: &TypeName,
+    expr: Option<&Expr>,
+) -> Outcome<()> {
     if run.variables.contains_key(&variable.to_lowercase()) {
         return Err(fail(134, &[&variable]));
     }
@@ -114,7 +119,12 @@ pub(crate) fn rows(run: &Run<'_>, query: &Select, outer: Option<&Scope<'_>>) -> 
 }
 
 /// A column of an outer query has its type from there; it is not a result column of the modelled queries.
-fn kind_within(run: &Run<'_>, expr: &Expr, bound: &[Bound], outer: Option<&Scope<'_>>) -> Outcome<ColumnType> {
+fn kind_within(
+    run: &Run<'_>,
+    expr: &Expr,
+    bound: &[Bound],
+    outer: Option<&Scope<'_>>,
+) -> Outcome<ColumnType> {
     match (kind(run, expr, bound), outer) {
         (Err(_), Some(outer)) => kind(run, expr, outer.bound),
         (found, _) => found,
@@ -151,9 +161,9 @@ fn expanded(query: &Select, bound: &[Bound]) -> Outcome<Vec<(Expr, String)>> {
     for item in &query.items {
         match item {
             Item::All(wanted) => {
-                let of = bound.iter().filter(|found| {
-                    wanted.as_ref().is_none_or(|alias| same_name(alias, &found.alias))
-                });
+                let of = bound
+                    .iter()
+                    .filter(|found| wanted.as_ref().is_none_or(|alias| same_name(alias, &found.alias)));
                 let before = items.len();
                 items.extend(of.map(|found| {
                     let qualifier = Some(found.alias.clone());
@@ -190,7 +200,8 @@ fn joined(run: &Run<'_>, query: &Select, outer: Option<&Scope<'_>>) -> Outcome<J
     for join in &query.joins {
         let mut next = Vec::new();
         let mut width = None;
-        let fixed = if join.source.arguments.is_none() { Some(source(run, &join.source, outer)?) } else { None };
+        let fixed =
+            if join.source.arguments.is_none() { Some(source(run, &join.source, outer)?) } else { None };
         let mut wider = bound.clone();
         if let Some(table) = &fixed {
             bind(&mut wider, &join.source, &table.columns);
@@ -294,11 +305,12 @@ fn ordered(
                 (true, true) => Ordering::Equal,
                 (true, false) => Ordering::Less,
                 (false, true) => Ordering::Greater,
-                (false, false) => compare(one, other).unwrap_or_else(|stop| {
-                    failed = Some(stop);
-                    None
-                })
-                .unwrap_or(Ordering::Equal),
+                (false, false) => compare(one, other)
+                    .unwrap_or_else(|stop| {
+                        failed = Some(stop);
+                        None
+                    })
+                    .unwrap_or(Ordering::Equal),
             };
             if order != Ordering::Equal {
                 return if *descending { order.reverse() } else { order };

@@ -27,7 +27,9 @@ pub(crate) fn has(state: &State, login: &str, right: &str) -> bool {
         return false;
     };
     let wider: &[&str] = match right {
-        "VIEW SERVER PERFORMANCE STATE" | "VIEW SERVER SECURITY STATE" => &["VIEW SERVER STATE", "CONTROL SERVER"],
+        "VIEW SERVER PERFORMANCE STATE" | "VIEW SERVER SECURITY STATE" => {
+            &["VIEW SERVER STATE", "CONTROL SERVER"]
+        }
         "CREATE ANY DATABASE" => &["ALTER ANY DATABASE", "CONTROL SERVER"],
         "VIEW ANY DATABASE" => return true,
         "CONNECT SQL" => return !principal.disabled,
@@ -113,7 +115,7 @@ pub(crate) fn kill(run: &mut Run<'_>, session: &Expr) -> Outcome<()> {
     if number == own {
         return Err(fail(6104, &[]));
     }
-    if !state.sessions.get(&number).is_some_and(|connection| !connection.killed) {
+    if state.sessions.get(&number).is_none_or(|connection| connection.killed) {
         return Err(fail(6106, &[&number]));
     }
     state.kill(&[number]);
@@ -167,7 +169,9 @@ fn in_database(state: &mut State, login: &str, current: &str, change: &Security)
         Security::CreateUser { name, login } if !same_name(name, login) => {
             Err(fail(50_002, &[&"a user of another name than its login"]))
         }
-        Security::CreateUser { name, .. } if users.contains_key(&name.to_lowercase()) => Err(fail(15023, &[name])),
+        Security::CreateUser { name, .. } if users.contains_key(&name.to_lowercase()) => {
+            Err(fail(15023, &[name]))
+        }
         Security::CreateUser { name, .. } => {
             users.insert(name.to_lowercase(), Vec::new());
             Ok(())
@@ -219,14 +223,23 @@ fn on_server(state: &mut State, change: &Security) -> Outcome<()> {
         Security::Role { role, member, add, .. } => {
             let at = find(state, member).ok_or_else(|| missing("add", member))?;
             let roles = &mut state.principals[at].roles;
-            if *add { roles.insert(role.clone()) } else { roles.remove(role) };
+            if *add {
+                roles.insert(role.clone())
+            } else {
+                roles.remove(role)
+            };
         }
         Security::Grant { rights, object, to, revoke } => {
             let at = find(state, to).ok_or_else(|| missing("find", to))?;
             let own = &mut state.principals[at].rights;
             for right in rights {
-                let right = object.as_ref().map_or_else(|| right.clone(), |object| format!("{right} ON {object}"));
-                if *revoke { own.remove(&right) } else { own.insert(right) };
+                let right =
+                    object.as_ref().map_or_else(|| right.clone(), |object| format!("{right} ON {object}"));
+                if *revoke {
+                    own.remove(&right)
+                } else {
+                    own.insert(right)
+                };
             }
         }
         _ => {}

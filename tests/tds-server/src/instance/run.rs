@@ -106,7 +106,7 @@ impl Run<'_> {
         let pace = self.state().pace;
         let mut told = 0;
         for tick in 0..=pace.ticks {
-            let percent = if pace.ticks == 0 { 100 } else { tick * 100 / pace.ticks };
+            let percent = (tick * 100).checked_div(pace.ticks).unwrap_or(100);
             #[allow(clippy::cast_precision_loss, reason = "at most 100")]
             self.show(command, percent as f32);
             while let Some(step) = stats.filter(|step| *step > 0 && told + step <= percent) {

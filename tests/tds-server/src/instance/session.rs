@@ -29,7 +29,8 @@ pub(crate) fn open(shared: &Arc<Shared>, login: &Login) -> Result<InstanceSessio
         return Err(message(17187, &[]));
     }
     let principal = state.principals.iter().find(|principal| same_name(&principal.name, &login.user));
-    let Some(principal) = principal.filter(|found| !found.disabled && found.password == login.password) else {
+    let Some(principal) = principal.filter(|found| !found.disabled && found.password == login.password)
+    else {
         return Err(message(18456, &[&login.user]));
     };
     let name = principal.name.clone();
@@ -86,7 +87,10 @@ impl Session for InstanceSession {
 
     fn database(&self) -> String {
         let state = self.shared.state();
-        state.sessions.get(&self.id).map_or_else(|| "master".to_owned(), |connection| connection.database.clone())
+        state
+            .sessions
+            .get(&self.id)
+            .map_or_else(|| "master".to_owned(), |connection| connection.database.clone())
     }
 }
 
@@ -133,7 +137,8 @@ impl InstanceSession {
         let started = self.shared.now();
         let mut state = self.shared.state();
         let database = state.sessions.get(&self.id).map(|connection| connection.database.clone());
-        let database_id = database.and_then(|name| state.find(&name).map(|database| database.id)).unwrap_or(1);
+        let database_id =
+            database.and_then(|name| state.find(&name).map(|database| database.id)).unwrap_or(1);
         if let Some(connection) = state.sessions.get_mut(&self.id) {
             connection.request = Some(Request {
                 started,
@@ -209,8 +214,12 @@ fn execute(run: &mut Run<'_>, statement: &Statement) -> Outcome<()> {
                 create::create(run, name, files, groups, logs)
             }
         }
-        Statement::AlterDatabase { name, change, termination } => options::alter(run, name, change, *termination),
-        Statement::SuspendServer { on, copy_only, group } => suspend::server(run, *on, *copy_only, group.as_deref()),
+        Statement::AlterDatabase { name, change, termination } => {
+            options::alter(run, name, change, *termination)
+        }
+        Statement::SuspendServer { on, copy_only, group } => {
+            suspend::server(run, *on, *copy_only, group.as_deref())
+        }
         Statement::DropDatabase { names, if_exists } => drop::drop_databases(run, names, *if_exists),
         Statement::Detach { name } => drop::detach(run, name),
         Statement::CheckDb { name, no_infomsgs } => writes::check(run, name, *no_infomsgs),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Config;
 use super::catalogue::{Outcome, fail};
 use super::control::ReplicaRole;
-use super::database::{Contents, Database, DatabaseState, FileEntry, FileKind, Filegroup, Fork, RecoveryModel, UserAccess};
+use super::database::{
+    Contents, Database, DatabaseState, FileEntry, FileKind, Filegroup, Fork, RecoveryModel, UserAccess,
+};
 use super::history::History;
 use super::value::{Guid, Lsn};
 use crate::reply::Message;
@@ -74,7 +76,6 @@ pub(crate) struct Pace {
 /// Everything that changes.
 pub(crate) struct State {
     pub up: bool,
-    pub started: i64,
     pub zone_minutes: i32,
     pub databases: Vec<Database>,
     pub sessions: BTreeMap<i16, Connection>,
@@ -94,7 +95,6 @@ impl State {
     pub(crate) fn new(config: &Config) -> Self {
         let mut state = Self {
             up: true,
-            started: config.clock.unix_nanos(),
             zone_minutes: config.zone_minutes,
             databases: Vec::new(),
             sessions: BTreeMap::new(),
@@ -201,9 +201,10 @@ impl State {
 
     /// Sessions other than `session` whose current database this is.
     pub(crate) fn users_of(&self, name: &str, session: i16) -> Vec<i16> {
-        let others = self.sessions.iter().filter(|(id, other)| {
-            **id != session && !other.killed && same_name(&other.database, name)
-        });
+        let others = self
+            .sessions
+            .iter()
+            .filter(|(id, other)| **id != session && !other.killed && same_name(&other.database, name));
         others.map(|(id, _)| *id).collect()
     }
 

@@ -95,7 +95,8 @@ pub(crate) fn read_primary(path: &str) -> Outcome<(File, u64, Contents)> {
         return Err(fail(5171, &[&path]));
     }
     let state = pages::read_state(&file, &head).map_err(unreadable)?;
-    let Some((turn, contents)) = state.and_then(|(turn, body)| Some((turn, serde_json::from_slice(&body).ok()?)))
+    let Some((turn, contents)) =
+        state.and_then(|(turn, body)| Some((turn, serde_json::from_slice(&body).ok()?)))
     else {
         return Err(fail(5172, &[&path, &"PageAudit"]));
     };
@@ -134,7 +135,8 @@ fn check_container(contents: &Contents, entry: &FileEntry, path: &str) -> Outcom
     let header = Path::new(path).join("filestream.hdr");
     let body = std::fs::read(&header).map_err(|error| cannot_open(path, &error))?;
     let head: Option<FileHead> = serde_json::from_slice(&body).ok();
-    let ours = head.is_some_and(|head| head.file_guid == entry.guid && head.family_guid == contents.family_guid);
+    let ours =
+        head.is_some_and(|head| head.file_guid == entry.guid && head.family_guid == contents.family_guid);
     if ours { Ok(()) } else { Err(fail(5173, &[])) }
 }
 

@@ -21,10 +21,10 @@ pub(crate) fn database(run: &mut Run<'_>, name: &str, on: bool, copy_only: bool)
     known_to(run)?;
     let own = run.state().database(name)?.name.clone();
     if on {
-        freeze(run, &[own.clone()], copy_only, "Database")?;
+        freeze(run, std::slice::from_ref(&own), copy_only, "Database")?;
         return run.info(3086, &[&"Database", &own, &run.session.clone()]);
     }
-    let froze = thaw(run, &[own.clone()], true)?;
+    let froze = thaw(run, std::slice::from_ref(&own), true)?;
     run.info(3087, &[&"Database", &own, &froze, &run.session.clone()])
 }
 

@@ -72,7 +72,8 @@ impl Guid {
     /// Reads `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, in braces or not.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim().trim_start_matches('{').trim_end_matches('}');
-        let digits: Vec<u32> = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+        let digits: Vec<u32> =
+            text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
         if digits.len() != 32 || text.len() != 36 {
             return None;
         }
@@ -159,10 +160,7 @@ pub(crate) fn date_text(millis: i64, separator: char) -> String {
     let (year, month, day) = civil(unix.div_euclid(86_400_000));
     let rest = unix.rem_euclid(86_400_000);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}.{:03}",
-        rest % 1_000
-    )
+    format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}.{:03}", rest % 1_000)
 }
 
 /// Reads a date as ISO 8601 or ODBC write it, in milliseconds since 1900.

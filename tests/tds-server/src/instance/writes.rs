@@ -96,7 +96,14 @@ pub(crate) fn commit_rows(
     let bulk = contents.recovery_model == RecoveryModel::BulkLogged;
     for (index, name) in names.iter().enumerate() {
         let mark = mark.filter(|_| index + 1 == names.len()).cloned();
-        contents.transactions.push(Transaction { name: name.clone(), begin, commit, committed: now, mark, bulk });
+        contents.transactions.push(Transaction {
+            name: name.clone(),
+            begin,
+            commit,
+            committed: now,
+            mark,
+            bulk,
+        });
     }
     save(database, durable)?;
     if let Some((name, description)) = mark {
@@ -198,7 +205,8 @@ pub(crate) fn wait_for(run: &mut Run<'_>, delay: &Expr) -> Outcome<()> {
 
 /// The rows of a database by name, for the view `dbo.transactions`.
 pub(crate) fn rows_of(state: &State, name: &str) -> Result<Vec<Transaction>, Stop> {
-    let found = state.databases.iter().find(|database| same_name(&database.name, name) && !database.is_system());
+    let found =
+        state.databases.iter().find(|database| same_name(&database.name, name) && !database.is_system());
     let database = found.ok_or_else(|| fail(208, &[&"dbo.transactions"]))?;
     rights::open_for_use(database)?;
     Ok(database.contents.transactions.clone())

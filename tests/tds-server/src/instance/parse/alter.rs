@@ -102,8 +102,13 @@ fn option(cursor: &mut Cursor<'_>) -> Outcome<Alteration> {
             cursor.option()?;
             Alteration::Harmless
         }
-        "AUTO_CLOSE" | "AUTO_SHRINK" | "AUTO_CREATE_STATISTICS" | "AUTO_UPDATE_STATISTICS" | "TRUSTWORTHY"
-        | "DB_CHAINING" | "READ_COMMITTED_SNAPSHOT" => {
+        "AUTO_CLOSE"
+        | "AUTO_SHRINK"
+        | "AUTO_CREATE_STATISTICS"
+        | "AUTO_UPDATE_STATISTICS"
+        | "TRUSTWORTHY"
+        | "DB_CHAINING"
+        | "READ_COMMITTED_SNAPSHOT" => {
             switch(cursor)?;
             Alteration::Harmless
         }

@@ -9,15 +9,50 @@ use crate::reply::Value;
 
 /// Options that stand alone.
 const FLAGS: [&str; 26] = [
-    "COPY_ONLY", "DIFFERENTIAL", "FORMAT", "NOFORMAT", "INIT", "NOINIT", "COMPRESSION", "NO_COMPRESSION", "CHECKSUM",
-    "NO_CHECKSUM", "STATS", "METADATA_ONLY", "NORECOVERY", "RECOVERY", "REPLACE", "SKIP", "NOSKIP", "REWIND",
-    "NOREWIND", "UNLOAD", "NOUNLOAD", "NO_TRUNCATE", "STOP_ON_ERROR", "CONTINUE_AFTER_ERROR", "RESTRICTED_USER",
+    "COPY_ONLY",
+    "DIFFERENTIAL",
+    "FORMAT",
+    "NOFORMAT",
+    "INIT",
+    "NOINIT",
+    "COMPRESSION",
+    "NO_COMPRESSION",
+    "CHECKSUM",
+    "NO_CHECKSUM",
+    "STATS",
+    "METADATA_ONLY",
+    "NORECOVERY",
+    "RECOVERY",
+    "REPLACE",
+    "SKIP",
+    "NOSKIP",
+    "REWIND",
+    "NOREWIND",
+    "UNLOAD",
+    "NOUNLOAD",
+    "NO_TRUNCATE",
+    "STOP_ON_ERROR",
+    "CONTINUE_AFTER_ERROR",
+    "RESTRICTED_USER",
     "LOADHISTORY",
 ];
 /// Options with `= value`.
 const VALUED: [&str; 15] = [
-    "NAME", "DESCRIPTION", "STATS", "FILE", "STANDBY", "STOPAT", "STOPATMARK", "STOPBEFOREMARK", "DBNAME", "MEDIANAME",
-    "MEDIADESCRIPTION", "BUFFERCOUNT", "MAXTRANSFERSIZE", "BLOCKSIZE", "RETAINDAYS",
+    "NAME",
+    "DESCRIPTION",
+    "STATS",
+    "FILE",
+    "STANDBY",
+    "STOPAT",
+    "STOPATMARK",
+    "STOPBEFOREMARK",
+    "DBNAME",
+    "MEDIANAME",
+    "MEDIADESCRIPTION",
+    "BUFFERCOUNT",
+    "MAXTRANSFERSIZE",
+    "BLOCKSIZE",
+    "RETAINDAYS",
 ];
 
 /// After BACKUP.
@@ -113,8 +148,16 @@ fn with(cursor: &mut Cursor<'_>, options: &mut BackupOptions) -> Outcome<()> {
             }
         } else if FLAGS.contains(&option.as_str()) {
             options.flags.push((option, None));
-        } else if ["KEEP_REPLICATION", "KEEP_CDC", "PARTIAL", "ENCRYPTION", "CREDENTIAL", "RESTART", "SNAPSHOT"]
-            .contains(&option.as_str())
+        } else if [
+            "KEEP_REPLICATION",
+            "KEEP_CDC",
+            "PARTIAL",
+            "ENCRYPTION",
+            "CREDENTIAL",
+            "RESTART",
+            "SNAPSHOT",
+        ]
+        .contains(&option.as_str())
         {
             return Err(fail(50_002, &[&option]));
         } else {

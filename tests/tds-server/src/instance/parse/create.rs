@@ -34,7 +34,9 @@ pub(super) fn drop(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
             }
             Ok(Statement::DropDatabase { names, if_exists })
         }
-        "LOGIN" if !if_exists => Ok(Statement::Security(crate::instance::ast::Security::DropLogin(cursor.name()?))),
+        "LOGIN" if !if_exists => {
+            Ok(Statement::Security(crate::instance::ast::Security::DropLogin(cursor.name()?)))
+        }
         "USER" => {
             let name = cursor.name()?;
             Ok(Statement::Security(crate::instance::ast::Security::DropUser { name, if_exists }))

@@ -112,7 +112,9 @@ fn unary(cursor: &mut Cursor<'_>) -> Outcome<Expr> {
     }
     Ok(match value {
         Expr::Literal(Value::Int(number)) => Expr::Literal(Value::Int(-number)),
-        other => Expr::Binary { sign: "-", left: Box::new(Expr::Literal(Value::Int(0))), right: Box::new(other) },
+        other => {
+            Expr::Binary { sign: "-", left: Box::new(Expr::Literal(Value::Int(0))), right: Box::new(other) }
+        }
     })
 }
 
@@ -139,7 +141,8 @@ fn number(digits: &str) -> Option<Value> {
             return Some(Value::Int(number));
         }
         let number: i128 = digits.parse().ok()?;
-        return Some(Value::Numeric { digits: number, precision: 38, scale: 0 }).filter(|_| digits.len() <= 38);
+        return Some(Value::Numeric { digits: number, precision: 38, scale: 0 })
+            .filter(|_| digits.len() <= 38);
     };
     if fraction.contains('.') || whole.len() + fraction.len() > 38 {
         return None;

@@ -95,8 +95,28 @@ fn is_plain_name(cursor: &Cursor<'_>) -> bool {
 /// 102 where SQL Server knows no such statement either, 50001 where it does.
 fn not_modelled(cursor: &mut Cursor<'_>, first: &str) -> Stop {
     let known = [
-        "IF", "WHILE", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "WITH", "RETURN", "THROW", "RAISERROR", "GOTO", "SAVE",
-        "CHECKPOINT", "SHUTDOWN", "RECONFIGURE", "ENABLE", "DISABLE", "OPEN", "CLOSE", "FETCH", "DEALLOCATE", "BULK",
+        "IF",
+        "WHILE",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "TRUNCATE",
+        "WITH",
+        "RETURN",
+        "THROW",
+        "RAISERROR",
+        "GOTO",
+        "SAVE",
+        "CHECKPOINT",
+        "SHUTDOWN",
+        "RECONFIGURE",
+        "ENABLE",
+        "DISABLE",
+        "OPEN",
+        "CLOSE",
+        "FETCH",
+        "DEALLOCATE",
+        "BULK",
     ];
     cursor.at -= 1;
     if known.contains(&first) { fail(50_001, &[&first]) } else { cursor.wrong() }
@@ -111,15 +131,28 @@ fn set(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
     }
     let option = cursor.option()?;
     let switches = [
-        "NOCOUNT", "ANSI_NULLS", "ANSI_PADDING", "ANSI_WARNINGS", "ANSI_NULL_DFLT_ON", "ARITHABORT", "XACT_ABORT",
-        "QUOTED_IDENTIFIER", "CONCAT_NULL_YIELDS_NULL", "IMPLICIT_TRANSACTIONS", "CURSOR_CLOSE_ON_COMMIT",
+        "NOCOUNT",
+        "ANSI_NULLS",
+        "ANSI_PADDING",
+        "ANSI_WARNINGS",
+        "ANSI_NULL_DFLT_ON",
+        "ARITHABORT",
+        "XACT_ABORT",
+        "QUOTED_IDENTIFIER",
+        "CONCAT_NULL_YIELDS_NULL",
+        "IMPLICIT_TRANSACTIONS",
+        "CURSOR_CLOSE_ON_COMMIT",
         "NUMERIC_ROUNDABORT",
     ];
     if switches.contains(&option.as_str()) {
         while cursor.sign(",") {
             cursor.option()?;
         }
-        return if cursor.word("ON") || cursor.word("OFF") { Ok(Statement::Nothing) } else { Err(cursor.wrong()) };
+        return if cursor.word("ON") || cursor.word("OFF") {
+            Ok(Statement::Nothing)
+        } else {
+            Err(cursor.wrong())
+        };
     }
     match option.as_str() {
         "LOCK_TIMEOUT" | "TEXTSIZE" | "ROWCOUNT" | "DATEFIRST" | "DEADLOCK_PRIORITY" => {
@@ -162,7 +195,8 @@ fn dbcc(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
         loop {
             match cursor.option()?.as_str() {
                 "NO_INFOMSGS" => no_infomsgs = true,
-                "ALL_ERRORMSGS" | "PHYSICAL_ONLY" | "DATA_PURITY" | "TABLOCK" | "EXTENDED_LOGICAL_CHECKS" => {}
+                "ALL_ERRORMSGS" | "PHYSICAL_ONLY" | "DATA_PURITY" | "TABLOCK" | "EXTENDED_LOGICAL_CHECKS" => {
+                }
                 other => return Err(fail(155, &[&other, &"DBCC"])),
             }
             if !cursor.sign(",") {

@@ -61,7 +61,9 @@ fn item(cursor: &mut Cursor<'_>) -> Outcome<Item> {
     if cursor.sign("*") {
         return Ok(Item::All(None));
     }
-    if matches!(cursor.peek_at(1), Some(Token::Sign("."))) && matches!(cursor.peek_at(2), Some(Token::Sign("*"))) {
+    if matches!(cursor.peek_at(1), Some(Token::Sign(".")))
+        && matches!(cursor.peek_at(2), Some(Token::Sign("*")))
+    {
         let qualifier = cursor.name()?;
         cursor.at += 2;
         return Ok(Item::All(Some(qualifier)));
@@ -102,8 +104,27 @@ fn implied_alias(cursor: &mut Cursor<'_>) -> Outcome<Option<String>> {
 
 fn begins_more(word: &str) -> bool {
     let more = [
-        "UNION", "EXCEPT", "INTERSECT", "OPTION", "WAITFOR", "PRINT", "ROLLBACK", "RIGHT", "FULL", "REVOKE", "DENY",
-        "SAVE", "RAISERROR", "THROW", "RETURN", "WHILE", "GOTO", "TRUNCATE", "MERGE", "CHECKPOINT", "APPLY",
+        "UNION",
+        "EXCEPT",
+        "INTERSECT",
+        "OPTION",
+        "WAITFOR",
+        "PRINT",
+        "ROLLBACK",
+        "RIGHT",
+        "FULL",
+        "REVOKE",
+        "DENY",
+        "SAVE",
+        "RAISERROR",
+        "THROW",
+        "RETURN",
+        "WHILE",
+        "GOTO",
+        "TRUNCATE",
+        "MERGE",
+        "CHECKPOINT",
+        "APPLY",
     ];
     more.iter().any(|other| other.eq_ignore_ascii_case(word))
 }
@@ -113,11 +134,8 @@ fn source(cursor: &mut Cursor<'_>) -> Outcome<Source> {
         return Err(fail(50_002, &[&"a derived table"]));
     }
     let name = cursor.dotted()?;
-    let arguments = if cursor.sign("(") {
-        Some(if cursor.sign(")") { Vec::new() } else { list(cursor)? })
-    } else {
-        None
-    };
+    let arguments =
+        if cursor.sign("(") { Some(if cursor.sign(")") { Vec::new() } else { list(cursor)? }) } else { None };
     let alias = if cursor.word("AS") { Some(cursor.name()?) } else { implied_alias(cursor)? };
     if cursor.words(&["WITH"]) {
         cursor.expect_sign("(")?;

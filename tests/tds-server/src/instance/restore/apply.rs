@@ -174,7 +174,10 @@ pub(super) fn take_over(
         if let Some(entry) = entry
             && database.path(entry.id) != to
         {
-            return Err(fail(50_002, &[&"MOVE of a file that is there already, with a differential or a log"]));
+            return Err(fail(
+                50_002,
+                &[&"MOVE of a file that is there already, with a differential or a log"],
+            ));
         }
     }
     let contents = &mut database.contents;

@@ -66,7 +66,9 @@ fn full(run: &mut Run<'_>, job: &Job) -> Outcome<bool> {
         let guid = state.guid();
         let mut database = match state.databases.iter().position(|own| same_name(&own.name, &job.name)) {
             Some(at) => state.databases.remove(at),
-            None => new_database(state.free_id(), &job.name, &login, job.head.contents.clone(), paths.clone()),
+            None => {
+                new_database(state.free_id(), &job.name, &login, job.head.contents.clone(), paths.clone())
+            }
         };
         let is_new = database.turn == 0;
         let made = apply::begin_full(&mut database, job, paths, guid, &config);

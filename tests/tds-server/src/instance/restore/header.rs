@@ -5,8 +5,10 @@
 use crate::instance::database::FileKind;
 use crate::instance::media::{MediaHead, SetHead, SetKind};
 use crate::instance::value::{Guid, Lsn, local};
-use crate::instance::views::{BIGINT, BIT, DATE, DESC, GUID, INT, LSN, NAME, PATH, SIZE, SMALLINT, Spec, TEXT, TINYINT};
 use crate::instance::views::{self, optional_text, size, text};
+use crate::instance::views::{
+    BIGINT, BIT, DATE, DESC, GUID, INT, LSN, NAME, PATH, SIZE, SMALLINT, Spec, TEXT, TINYINT,
+};
 use crate::reply::{Column, ColumnType, Value};
 
 #[rustfmt::skip]

@@ -39,7 +39,10 @@ pub(super) fn show(run: &mut Run<'_>, what: RestoreWhat, options: &BackupOptions
         }
         RestoreWhat::LabelOnly => {
             let Gathered { media, .. } = media::gather(&read.disks, false)?;
-            run.send(Part::Rows { columns: header::label_columns(), rows: vec![header::label_row(&media, zone)] })
+            run.send(Part::Rows {
+                columns: header::label_columns(),
+                rows: vec![header::label_row(&media, zone)],
+            })
         }
         _ => verify(run, options, &read),
     }

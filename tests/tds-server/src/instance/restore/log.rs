@@ -98,7 +98,9 @@ fn reach(job: &Job, database: &Database) -> Outcome<Reach> {
     let until = match &job.stop {
         None => return Ok(all(None)),
         Some(StopPoint::At(at)) if *at < redo.time => return Err(fail(4335, &[])),
-        Some(StopPoint::At(at)) if *at >= head.finished => return Ok(all((*at > head.finished).then_some(4322))),
+        Some(StopPoint::At(at)) if *at >= head.finished => {
+            return Ok(all((*at > head.finished).then_some(4322)));
+        }
         Some(StopPoint::At(at)) => {
             let kept = rows.iter().take_while(|row| row.committed <= *at).count();
             return stop(job, redo, &rows[..kept], *at);

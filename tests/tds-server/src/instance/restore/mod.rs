@@ -33,8 +33,15 @@ enum End {
 enum StopPoint {
     /// Nanoseconds since 1970.
     At(i64),
-    Mark { name: String, after: Option<i64>, before: bool },
-    Lsn { lsn: Lsn, before: bool },
+    Mark {
+        name: String,
+        after: Option<i64>,
+        before: bool,
+    },
+    Lsn {
+        lsn: Lsn,
+        before: bool,
+    },
 }
 
 /// A RESTORE statement with all values read, and its backup set.

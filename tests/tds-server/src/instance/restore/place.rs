@@ -54,7 +54,13 @@ fn path_of(job: &Job, existing: Option<&Database>, file: &FileEntry) -> String {
 }
 
 /// Errors: 1834, 3142, 5133.
-fn usable(state: &State, job: &Job, existing: Option<&Database>, file: &FileEntry, path: &str) -> Outcome<()> {
+fn usable(
+    state: &State,
+    job: &Job,
+    existing: Option<&Database>,
+    file: &FileEntry,
+    path: &str,
+) -> Outcome<()> {
     if let Some(owner) = state.owner_of_path(path) {
         let own = existing.is_some_and(|database| database.id == owner.id);
         return if own { Ok(()) } else { Err(fail(1834, &[&path, &owner.name])) };

@@ -2,7 +2,8 @@
 //! and sys.dm_db_log_info.
 
 use super::{
-    BIGINT, BIT, DATE, DESC, INT, LSN, NAME, REAL, SMALLINT, Spec, TINYINT, Table, needs_server_state, table, text,
+    BIGINT, BIT, DATE, DESC, INT, LSN, NAME, REAL, SMALLINT, Spec, TINYINT, Table, needs_server_state, table,
+    text,
 };
 use crate::instance::catalogue::{Outcome, fail};
 use crate::instance::rights;

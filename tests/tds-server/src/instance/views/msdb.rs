@@ -1,8 +1,8 @@
 //! msdb: backupset and its kin, restorehistory and restorefile, logmarkhistory.
 
 use super::{
-    BIT, CHAR, DATE, DESC, GUID, INT, LSN, NAME, PATH, SIZE, SMALLINT, Spec, TEXT, TINYINT, Table, optional_text, size,
-    table, text,
+    BIT, CHAR, DATE, DESC, GUID, INT, LSN, NAME, PATH, SIZE, SMALLINT, Spec, TEXT, TINYINT, Table,
+    optional_text, size, table, text,
 };
 use crate::instance::catalogue::{Outcome, fail};
 use crate::instance::database::FileKind;
@@ -30,9 +30,13 @@ pub(super) fn view(run: &Run<'_>, name: &str) -> Outcome<Option<Table>> {
         _ => return Ok(None),
     };
     let granted = rights::principal(&state, &login).is_some_and(|principal| {
-        ["msdb.dbo.", "dbo.", ""].iter().any(|prefix| principal.rights.contains(&format!("SELECT ON {prefix}{name}")))
+        ["msdb.dbo.", "dbo.", ""]
+            .iter()
+            .any(|prefix| principal.rights.contains(&format!("SELECT ON {prefix}{name}")))
     });
-    let reads = state.find("msdb").is_some_and(|msdb| rights::in_database_role(&state, &login, msdb, "db_datareader"));
+    let reads = state
+        .find("msdb")
+        .is_some_and(|msdb| rights::in_database_role(&state, &login, msdb, "db_datareader"));
     if granted || reads { Ok(Some(found)) } else { Err(fail(229, &[&"SELECT", &name, &"msdb", &"dbo"])) }
 }
 
@@ -256,7 +260,14 @@ const MARKS: Spec = &[
 fn marks(state: &State, zone: i32) -> Vec<Vec<Value>> {
     let rows = state.history.marks.iter().map(|row| {
         let description = text(&row.description);
-        vec![text(&row.database), text(&row.mark), description, text(&row.user), row.lsn.value(), local(row.time, zone)]
+        vec![
+            text(&row.database),
+            text(&row.mark),
+            description,
+            text(&row.user),
+            row.lsn.value(),
+            local(row.time, zone),
+        ]
     });
     rows.collect()
 }

@@ -48,15 +48,8 @@ pub(super) fn host_info(run: &Run<'_>) -> Outcome<Table> {
     if run.shared.config.version.0 < 14 {
         return Err(crate::instance::catalogue::fail(208, &[&"sys.dm_os_host_info"]));
     }
-    let row = vec![
-        text("Linux"),
-        text("Ubuntu"),
-        text("22.04"),
-        text(""),
-        Value::Null,
-        Value::Int(0),
-        text("X64"),
-    ];
+    let row =
+        vec![text("Linux"), text("Ubuntu"), text("22.04"), text(""), Value::Null, Value::Int(0), text("X64")];
     Ok(table(HOST, vec![row]))
 }
 
