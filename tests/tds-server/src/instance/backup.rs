@@ -413,6 +413,10 @@ fn settle(run: &Run<'_>, state: &mut State, job: &Job, head: &SetHead) -> Outcom
     if begins && contents.log_backup.is_none() && contents.recovery_model != RecoveryModel::Simple {
         contents.log_backup = Some(head.first);
     }
+    if head.kind != SetKind::Log {
+        // The end of a data backup is logged, so that a log backup right after it goes further than it.
+        contents.next = contents.next.after(1);
+    }
     if job.no_recovery {
         if !others.is_empty() {
             return Err(fail(3101, &[]));

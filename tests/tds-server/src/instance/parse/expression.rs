@@ -30,12 +30,16 @@ fn conjunction(cursor: &mut Cursor<'_>) -> Outcome<Expr> {
 }
 
 fn negation(cursor: &mut Cursor<'_>) -> Outcome<Expr> {
-    let mut not = false;
+    let mut count = 0;
     while cursor.word("NOT") {
-        not = !not;
+        count += 1;
     }
     let inner = comparison(cursor)?;
-    Ok(if not { Expr::Not(Box::new(inner)) } else { inner })
+    if count == 0 {
+        return Ok(inner);
+    }
+    let inner = if count % 2 == 0 { Expr::Not(Box::new(inner)) } else { inner };
+    Ok(Expr::Not(Box::new(inner)))
 }
 
 fn comparison(cursor: &mut Cursor<'_>) -> Outcome<Expr> {

@@ -114,7 +114,7 @@ fn the_server_describes_itself() {
         "SELECT SERVERPROPERTY('ProductVersion'), CAST(SERVERPROPERTY('ProductMajorVersion') AS int), @@SERVERNAME, \
          SERVERPROPERTY('EngineEdition'), SERVERPROPERTY('InstanceName'), SERVERPROPERTY('IsHadrEnabled'), \
          SERVERPROPERTY('NoSuch'), DATEPART(tz, SYSDATETIMEOFFSET()), SUSER_SNAME(), \
-         DATEDIFF(minute, GETUTCDATE(), GETDATE()), CONVERT(nvarchar(30), SYSDATETIMEOFFSET(), 121)",
+         DATEDIFF(minute, GETUTCDATE(), GETDATE()), CONVERT(nvarchar(40), SYSDATETIMEOFFSET(), 121)",
     );
     let row = &answer.rows[0];
     assert_eq!((&row[0], &row[1], &row[2]), (&text("16.0.4125.1"), &Value::Int(16), &text("sqlhost\\INST")));

@@ -15,7 +15,7 @@ enum Step {
     Log,
 }
 
-/// A backup as the model knows it: rows of the source by number.
+/// A backup as the model knows it: rows of the source by number, and its places in the log counted in steps.
 #[derive(Clone, Debug)]
 struct Taken {
     kind: Step,
@@ -23,9 +23,10 @@ struct Taken {
     rows: usize,
     /// Which full it needs, by its index in the list.
     base: Option<usize>,
-    /// Rows at which a log begins, and the number of the log in its chain.
+    /// Where a log begins.
     from: usize,
-    count: usize,
+    /// Where roll-forward is after it.
+    to: usize,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -42,19 +43,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Takes the backups; the model says which are refused.
 fn take(world: &mut World, steps: &[Step]) -> Vec<Taken> {
     let mut taken: Vec<Taken> = Vec::new();
-    let (mut rows, mut base, mut logged, mut count) = (0, None, None, 0);
+    let (mut rows, mut place, mut base, mut logged) = (0, 0, None, None);
     for step in steps {
         let file = format!("{}.bak", taken.len());
+        let start = place;
         match step {
             Step::Commit => {
                 assert!(world.instance.commit("a", &rows.to_string(), None));
                 rows += 1;
+                place += 1;
                 continue;
             }
             Step::Full => {
                 world.run(&format!("BACKUP DATABASE a TO DISK='{file}'"));
                 base = Some(taken.len());
-                logged = logged.or(Some(rows));
+                logged = logged.or(Some(start));
             }
             Step::CopyOnly => {
                 world.run(&format!("BACKUP DATABASE a TO DISK='{file}' WITH COPY_ONLY"));
@@ -72,14 +75,18 @@ fn take(world: &mut World, steps: &[Step]) -> Vec<Taken> {
             }
             Step::Log => {
                 world.run(&format!("BACKUP LOG a TO DISK='{file}'"));
-                count += 1;
             }
         }
         let from = logged.unwrap_or(0);
-        if matches!(step, Step::Log) {
-            logged = Some(rows);
-        }
-        taken.push(Taken { kind: *step, rows, base, from, count });
+        let to = if matches!(step, Step::Log) {
+            logged = Some(place);
+            place
+        } else {
+            // A data backup logs its checkpoint and, behind what it holds, its end.
+            place += 2;
+            start + 1
+        };
+        taken.push(Taken { kind: *step, rows, base, from, to });
     }
     taken
 }
@@ -103,7 +110,9 @@ fn restore(world: &mut World, taken: &[Taken], order: &[usize]) -> Result<(), Te
         let fits = match (backup.kind, at) {
             (Step::Full | Step::CopyOnly, _) => true,
             (_, None) => false,
-            (Step::Differential, Some((full, last))) => base_of(taken, full) == backup.base && last < index,
+            (Step::Differential, Some((full, last))) => {
+                base_of(taken, full) == backup.base && taken[last].to <= backup.to
+            }
             (_, Some((_, last))) => log_fits(taken, last, index),
         };
         prop_assert_eq!(errors.is_empty(), fits, "{} after {:?}: {:?}", sql, at, answer.messages);
@@ -130,9 +139,10 @@ fn base_of(taken: &[Taken], full: usize) -> Option<usize> {
     if matches!(taken[full].kind, Step::Full) { Some(full) } else { taken[full].base }
 }
 
-/// A log follows what was applied if no log that was taken in between is left out, and it goes further.
+/// A log begins no later than where roll-forward is and goes further, or is empty and right there.
 fn log_fits(taken: &[Taken], last: usize, index: usize) -> bool {
-    index > last && taken[index].count == taken[last].count + 1 && taken[index].from <= taken[last].rows
+    let (at, log) = (taken[last].to, &taken[index]);
+    log.from <= at && (log.to > at || log.to == at && log.from == at)
 }
 
 proptest! {
