@@ -206,8 +206,14 @@ pub(crate) enum RestoreWhat {
 /// A statement.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Statement {
-    /// SET options, PRINT and such that change nothing that is modelled.
+    /// SET options that change nothing that is modelled.
     Nothing,
+    Print(Expr),
+    If {
+        condition: Expr,
+        then: Box<Statement>,
+        otherwise: Option<Box<Statement>>,
+    },
     Select(Select),
     Use(String),
     Declare {

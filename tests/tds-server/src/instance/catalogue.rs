@@ -260,6 +260,9 @@ pub(crate) fn batch_goes_on(number: i32) -> bool {
 
 /// An operating system's error as SQL Server writes it, `5(Access is denied.)`.
 pub(crate) fn system_error(error: &std::io::Error) -> (i32, &'static str) {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return (112, "There is not enough space on the disk.");
+    }
     match error.raw_os_error() {
         Some(2) => (2, "The system cannot find the file specified."),
         Some(1 | 13 | 30) => (5, "Access is denied."),
@@ -267,7 +270,7 @@ pub(crate) fn system_error(error: &std::io::Error) -> (i32, &'static str) {
         Some(17) => (80, "The file exists."),
         Some(21) => (5, "Access is denied."),
         Some(22) => (87, "The parameter is incorrect."),
-        Some(28 | 122) => (112, "There is not enough space on the disk."),
+        Some(122) => (112, "There is not enough space on the disk."),
         Some(5) => (1117, "The request could not be performed because of an I/O device error."),
         _ => (31, "A device attached to the system is not functioning."),
     }

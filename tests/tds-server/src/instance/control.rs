@@ -166,6 +166,16 @@ impl Instance {
         }
     }
 
+    /// From here on backups need the certificate of this thumbprint to be restored; `None` ends it.
+    pub fn encrypt_backups(&self, thumbprint: Option<&str>) {
+        self.shared.state().encrypt_with = thumbprint.map(str::to_owned);
+    }
+
+    /// Adds a certificate, so that encrypted backups can be restored.
+    pub fn add_certificate(&self, thumbprint: &str) {
+        self.shared.state().certificates.insert(thumbprint.to_owned());
+    }
+
     /// The host's clock is moved to another zone.
     pub fn set_zone(&self, minutes: i32) {
         self.shared.state().zone_minutes = minutes;

@@ -14,7 +14,9 @@ fn in_use(state: &State, database: &Database, session: i16) -> bool {
         .sessions
         .get(&session)
         .is_some_and(|connection| same_name(&connection.database, &database.name));
-    own || database.busy.is_some() || !state.users_of(&database.name, session).is_empty()
+    own || database.busy.is_some()
+        || database.suspended.is_some()
+        || !state.users_of(&database.name, session).is_empty()
 }
 
 /// DROP DATABASE. Errors: 3701, 3702, 3708, 3752.
@@ -75,7 +77,7 @@ pub(crate) fn detach(run: &mut Run<'_>, name: &Expr) -> Outcome<()> {
         DatabaseState::Restoring => return Err(fail(927, &[&database.name])),
         _ => {}
     }
-    if in_use(&state, database, run.session) || database.suspended.is_some() {
+    if in_use(&state, database, run.session) {
         return Err(fail(3703, &[&name]));
     }
     let at = state.databases.iter().position(|found| same_name(&found.name, &name));

@@ -4,10 +4,11 @@ use super::ast::Expr;
 use super::catalogue::{Outcome, fail};
 use super::convert::compare;
 use super::database::DatabaseState;
-use super::evaluate::{self, Bound, Scope, condition, date, value};
+use super::dates::on_dates;
+use super::evaluate::{self, Bound, Scope, condition, value};
+use super::properties::{database_property, has_permission, is_whole_property, server_property};
 use super::rights;
 use super::run::Run;
-use super::state::State;
 use super::value::{date_text, local_millis, text_of, whole};
 use crate::reply::{ColumnType, Value};
 
@@ -45,6 +46,7 @@ pub(crate) fn global(run: &Run<'_>, name: &str) -> Outcome<(Value, ColumnType)> 
             (Value::Int(i32::try_from(depth).unwrap_or(0)), ColumnType::Int)
         }
         "@@MICROSOFTVERSION" => (Value::Int(i32::from(major) << 24 | i32::from(build)), ColumnType::Int),
+        "@@MAX_PRECISION" => (Value::TinyInt(38), ColumnType::TinyInt),
         "@@LANGUAGE" => (text("us_english"), NAME),
         "@@LOCK_TIMEOUT" => (Value::Int(-1), ColumnType::Int),
         "@@ERROR" | "@@ROWCOUNT" => return Err(fail(50_002, &[&name])),
@@ -263,171 +265,4 @@ fn of_server(run: &Run<'_>, name: &str, values: &[Value]) -> Outcome<Value> {
         ("HAS_PERMS_BY_NAME", 3) => has_permission(&state, &login, &current, values),
         _ => return Err(fail(195, &[&name])),
     })
-}
-
-fn has_permission(state: &State, login: &str, current: &str, values: &[Value]) -> Value {
-    let [securable, class, permission] = values else {
-        return Value::Null;
-    };
-    let permission = text_of(permission).unwrap_or_default().to_uppercase();
-    let class = text_of(class).map(|class| class.to_uppercase());
-    let name = text_of(securable);
-    let has = match class.as_deref() {
-        None | Some("SERVER") => rights::has(state, login, &permission),
-        Some("DATABASE") => {
-            let Some(database) = state.find(name.as_deref().unwrap_or(current)) else {
-                return Value::Null;
-            };
-            let role = if permission.starts_with("BACKUP") { "db_backupoperator" } else { "db_owner" };
-            let creates = permission == "CREATE DATABASE" && rights::has(state, login, "CREATE ANY DATABASE");
-            creates
-                || permission == "CONNECT" && rights::may_enter(state, login, database)
-                || rights::in_database_role(state, login, database, role)
-        }
-        Some("OBJECT") => {
-            let object = name.unwrap_or_default().to_lowercase();
-            let short = object.rsplit('.').next().unwrap_or("").to_owned();
-            let own = rights::principal(state, login);
-            let granted = own.is_some_and(|principal| {
-                let ends = format!(" ON {short}");
-                principal.rights.iter().any(|right| {
-                    right.starts_with(&permission)
-                        && (right.ends_with(&ends) || right.ends_with(&format!(".{short}")))
-                })
-            });
-            granted
-                || state
-                    .find("msdb")
-                    .is_some_and(|msdb| rights::in_database_role(state, login, msdb, "db_datareader"))
-        }
-        Some(_) => return Value::Null,
-    };
-    Value::Int(i32::from(has))
-}
-
-fn is_whole_property(property: &str) -> bool {
-    let known = [
-        "engineedition",
-        "ishadrenabled",
-        "isclustered",
-        "issingleuser",
-        "processid",
-        "suspendeddatabasecount",
-        "hadrmanagerstatus",
-        "isintegratedsecurityonly",
-        "isxtpsupported",
-        "isfulltextinstalled",
-        "filestreameffectivelevel",
-    ];
-    known.contains(&property.to_lowercase().as_str())
-}
-
-fn server_property(run: &Run<'_>, state: &State, property: &str) -> Value {
-    let config = &run.shared.config;
-    let (major, minor, build) = config.version;
-    let folder = |path: &std::path::Path| text(&format!("{}/", path.display()));
-    match property.to_lowercase().as_str() {
-        "productversion" => text(&format!("{major}.{minor}.{build}.1")),
-        "productmajorversion" => text(&major.to_string()),
-        "productminorversion" => text(&minor.to_string()),
-        "productbuild" => text(&build.to_string()),
-        "productlevel" => text("RTM"),
-        "edition" => text(&config.edition),
-        "engineedition" => Value::Int(match config.edition.split(' ').next() {
-            Some("Standard" | "Web") => 2,
-            Some("Express") => 4,
-            _ => 3,
-        }),
-        "instancename" if config.name == "MSSQLSERVER" => Value::Null,
-        "instancename" => text(&config.name),
-        "machinename" | "computernamephysicalnetbios" => text(&config.machine),
-        "servername" => text(&config.server_name()),
-        "ishadrenabled" => Value::Int(i32::from(state.replica.is_some())),
-        "isclustered" | "issingleuser" | "isintegratedsecurityonly" | "filestreameffectivelevel" => {
-            Value::Int(0)
-        }
-        "isxtpsupported" => Value::Int(1),
-        "processid" => Value::Int(4242),
-        "instancedefaultdatapath" => folder(&config.data_folder),
-        "instancedefaultlogpath" => folder(&config.log_folder),
-        "instancedefaultbackuppath" if major >= 15 => text(&config.backup_folder.display().to_string()),
-        "collation" => text("SQL_Latin1_General_CP1_CI_AS"),
-        "suspendeddatabasecount" if major >= 16 => {
-            let count = state.databases.iter().filter(|database| database.suspended.is_some()).count();
-            Value::Int(i32::try_from(count).unwrap_or(i32::MAX))
-        }
-        _ => Value::Null,
-    }
-}
-
-fn database_property(state: &State, name: &str, property: &str) -> Value {
-    let Some(database) = state.find(name) else {
-        return Value::Null;
-    };
-    let updateable = if database.is_read_only() { "READ_ONLY" } else { "READ_WRITE" };
-    match property.to_lowercase().as_str() {
-        "status" => text(database.state.shown().1),
-        "recovery" => text(database.contents.recovery_model.shown().1),
-        "updateability" => text(updateable),
-        "useraccess" => text(database.access.shown().1),
-        "collation" if database.state == DatabaseState::Online => text("SQL_Latin1_General_CP1_CI_AS"),
-        "isinstandby" => Value::Int(i32::from(database.in_standby())),
-        "isdatabasesuspendedforsnapshotbackup" => Value::Int(i32::from(database.suspended.is_some())),
-        _ => Value::Null,
-    }
-}
-
-/// DATEPART, DATEDIFF, DATEADD: their first argument is a word.
-fn on_dates(run: &Run<'_>, name: &str, arguments: &[Expr], scope: Option<&Scope<'_>>) -> Outcome<Value> {
-    let Some((Expr::Column { qualifier: None, name: part }, rest)) = arguments.split_first() else {
-        return Err(fail(174, &[&name, &if name == "DATEPART" { 2 } else { 3 }]));
-    };
-    let part = part.to_lowercase();
-    let mut values = Vec::new();
-    for argument in rest {
-        values.push(value(run, argument, scope)?);
-    }
-    let unit = match part.as_str() {
-        "ms" | "millisecond" => 1,
-        "s" | "ss" | "second" => 1_000,
-        "n" | "mi" | "minute" => 60_000,
-        "hh" | "hour" => 3_600_000,
-        "d" | "dd" | "day" => 86_400_000,
-        "tz" | "tzoffset" if name == "DATEPART" => return time_zone(&values),
-        _ => return Err(fail(50_002, &[&format!("{part} of {name}")])),
-    };
-    match (name, &values[..]) {
-        ("DATEDIFF", [from, to]) => {
-            let (Some(from), Some(to)) = (date(from)?, date(to)?) else {
-                return Ok(Value::Null);
-            };
-            let difference = to.div_euclid(unit) - from.div_euclid(unit);
-            i32::try_from(difference).map(Value::Int).map_err(|_| fail(220, &[&"int", &difference]))
-        }
-        ("DATEADD", [count, from]) => {
-            let (Some(count), Some(from)) = (whole(count), date(from)?) else {
-                return Ok(Value::Null);
-            };
-            let moved = i64::try_from(count)
-                .ok()
-                .and_then(|count| count.checked_mul(unit))
-                .and_then(|by| from.checked_add(by));
-            moved.map(Value::DateTime).ok_or_else(|| fail(220, &[&"datetime", &count]))
-        }
-        _ => Err(fail(50_002, &[&format!("{part} of {name}")])),
-    }
-}
-
-/// Minutes east of UTC of a datetimeoffset.
-fn time_zone(values: &[Value]) -> Outcome<Value> {
-    let [Value::NVarChar(moment)] = values else {
-        return Err(fail(50_002, &[&"DATEPART(tz, …) of what is no datetimeoffset"]));
-    };
-    let offset = moment.rsplit(' ').next().unwrap_or("");
-    let parsed = offset
-        .get(1..)
-        .and_then(|digits| digits.split_once(':'))
-        .and_then(|(hours, minutes)| Some(hours.parse::<i32>().ok()? * 60 + minutes.parse::<i32>().ok()?));
-    let minutes = parsed.ok_or_else(|| fail(241, &[]))?;
-    Ok(Value::Int(if offset.starts_with('-') { -minutes } else { minutes }))
 }

@@ -20,6 +20,7 @@
 //! - The values of `redo_start_lsn` right after a full restore (here `last_lsn`), and which LSNs an idle log repeats.
 //! - The end of the freezing session thaws: seen in public reports of SQL Server 2022, not in its documentation.
 
+mod aggregate;
 mod ast;
 mod backup;
 mod catalogue;
@@ -28,6 +29,7 @@ mod control;
 mod convert;
 mod create;
 mod database;
+mod dates;
 mod drop;
 mod evaluate;
 mod files;
@@ -39,6 +41,7 @@ mod online;
 mod options;
 mod pages;
 mod parse;
+mod properties;
 mod query;
 mod restore;
 mod rights;

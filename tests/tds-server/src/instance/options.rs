@@ -69,7 +69,8 @@ fn permitted(run: &Run<'_>, name: &str, change: &Alteration) -> Outcome<()> {
     else {
         return Err(fail(5011, &[&name]));
     };
-    if database.busy.is_some_and(|session| session != run.session) {
+    let frozen = database.suspended.is_some() && !matches!(change, Alteration::Suspend { .. });
+    if frozen || database.busy.is_some_and(|session| session != run.session) {
         return Err(fail(5061, &[&database.name]));
     }
     if database.is_system() && !matches!(change, Alteration::Recovery(_) | Alteration::Harmless) {

@@ -9,7 +9,7 @@ use super::catalogue::{Outcome, Stop, batch_goes_on, fail, message};
 use super::parse::{self, Placed};
 use super::run::Run;
 use super::state::{Connection, Order, Request, same_name};
-use super::{backup, create, drop, options, query, restore, rights, suspend, writes};
+use super::{backup, create, drop, evaluate, options, query, restore, rights, suspend, writes};
 use crate::reply::{Login, Message, Parameter, Part, Session, Value};
 
 /// Session ids below belong to the server.
@@ -178,6 +178,7 @@ impl Drop for InstanceSession {
 /// `command` of `sys.dm_exec_requests`.
 fn command_of(statement: &Statement) -> &'static str {
     match statement {
+        Statement::If { then, .. } => command_of(then),
         Statement::Select(_) => "SELECT",
         Statement::CreateDatabase { .. } => "CREATE DATABASE",
         Statement::AlterDatabase { .. } => "ALTER DATABASE",
@@ -203,6 +204,13 @@ fn command_of(statement: &Statement) -> &'static str {
 fn execute(run: &mut Run<'_>, statement: &Statement) -> Outcome<()> {
     match statement {
         Statement::Nothing => Ok(()),
+        Statement::Print(text) => query::print(run, text),
+        Statement::If { condition, then, otherwise } => {
+            if evaluate::condition(run, condition, None)? == Some(true) {
+                return execute(run, then);
+            }
+            otherwise.as_ref().map_or(Ok(()), |otherwise| execute(run, otherwise))
+        }
         Statement::Select(select) => query::run(run, select),
         Statement::Use(name) => rights::use_database(run, name),
         Statement::Declare { variable, kind, value } => query::declare(run, variable, kind, value.as_ref()),

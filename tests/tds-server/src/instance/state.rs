@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub longest_freeze: Duration,
     pub certificates: BTreeSet<String>,
     pub replica: Option<ReplicaRole>,
+    /// The certificate of backups that are taken.
+    pub encrypt_with: Option<String>,
     seed: u64,
     guids: u64,
 }
@@ -111,6 +113,7 @@ impl State {
             longest_freeze: Duration::ZERO,
             certificates: BTreeSet::new(),
             replica: None,
+            encrypt_with: None,
             seed: config.seed,
             guids: 0,
         };

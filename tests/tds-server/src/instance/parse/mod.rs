@@ -60,7 +60,8 @@ fn statement(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
         "USE" => cursor.name().map(Statement::Use),
         "SET" => set(cursor),
         "DECLARE" => declare(cursor),
-        "PRINT" => expression::expression(cursor).map(|_| Statement::Nothing),
+        "PRINT" => expression::expression(cursor).map(Statement::Print),
+        "IF" => choice(cursor),
         "CREATE" => create::create(cursor),
         "ALTER" => alter::alter(cursor),
         "DROP" => create::drop(cursor),
@@ -87,6 +88,19 @@ fn statement(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
     }
 }
 
+/// IF of one statement, with ELSE or without. The statements stay on the stack of the parser, so it counts as depth.
+fn choice(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
+    cursor.depth += 1;
+    if cursor.depth > cursor::DEPTH_MAX {
+        return Err(fail(50_002, &[&"IF this deep"]));
+    }
+    let condition = expression::expression(cursor)?;
+    let then = Box::new(statement(cursor)?);
+    let otherwise = if cursor.word("ELSE") { Some(Box::new(statement(cursor)?)) } else { None };
+    cursor.depth -= 1;
+    Ok(Statement::If { condition, then, otherwise })
+}
+
 /// A name after COMMIT that is no beginning of the next statement.
 fn is_plain_name(cursor: &Cursor<'_>) -> bool {
     matches!(cursor.peek(), Some(Token::Word(word)) if !is_keyword(word) && !word.eq_ignore_ascii_case("WAITFOR"))
@@ -95,7 +109,6 @@ fn is_plain_name(cursor: &Cursor<'_>) -> bool {
 /// 102 where SQL Server knows no such statement either, 50001 where it does.
 fn not_modelled(cursor: &mut Cursor<'_>, first: &str) -> Stop {
     let known = [
-        "IF",
         "WHILE",
         "UPDATE",
         "DELETE",

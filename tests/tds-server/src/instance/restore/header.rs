@@ -58,10 +58,9 @@ pub(super) fn header_columns(major: u8) -> Vec<Column> {
 }
 
 pub(super) fn header_row(head: &SetHead, position: i32, zone: i32, major: u8) -> Vec<Value> {
-    let (kind, _, description) = head.kind.shown();
+    let kind = head.kind.shown().0;
     let bytes = head.bytes();
     let software = |number: u16| Value::Int(i32::from(number));
-    let fork_point = head.fork_point().map_or(Value::Null, Lsn::value);
     let flags = i32::from(head.bulk)
         | i32::from(head.metadata_only) << 1
         | i32::from(head.read_only) << 2
@@ -106,6 +105,16 @@ pub(super) fn header_row(head: &SetHead, position: i32, zone: i32, major: u8) ->
         text("SQL_Latin1_General_CP1_CI_AS"),
         contents.family_guid.value(),
     ];
+    row.extend(after_family(head, zone, major));
+    row
+}
+
+/// The columns behind `FamilyGUID`.
+fn after_family(head: &SetHead, zone: i32, major: u8) -> Vec<Value> {
+    let bytes = head.bytes();
+    let contents = &head.contents;
+    let description = head.kind.shown().2;
+    let fork_point = head.fork_point().map_or(Value::Null, Lsn::value);
     let bits = [
         head.bulk,
         head.metadata_only,
@@ -118,7 +127,7 @@ pub(super) fn header_row(head: &SetHead, position: i32, zone: i32, major: u8) ->
         head.force_offline,
         head.copy_only,
     ];
-    row.extend(bits.map(Value::Bit));
+    let mut row: Vec<Value> = bits.map(Value::Bit).into();
     row.extend([
         head.first_fork().value(),
         fork_point,

@@ -238,3 +238,19 @@ fn rights_are_asked_for() {
     let has = "SELECT HAS_PERMS_BY_NAME(NULL, NULL, 'VIEW SERVER STATE'), IS_SRVROLEMEMBER('sysadmin')";
     assert_eq!(super::ask(weak.as_mut(), has, &[]).rows, [[Value::Int(1), Value::Int(0)]]);
 }
+
+#[test]
+fn an_encrypted_backup_needs_its_certificate() {
+    let mut world = World::new();
+    world.database("a", &["1"]);
+    world.instance.encrypt_backups(Some("0xAB"));
+    world.run("BACKUP DATABASE a TO DISK='full.bak'");
+    world.instance.encrypt_backups(None);
+    let text = world.refuse("RESTORE DATABASE a FROM DISK='full.bak' WITH REPLACE", &[33111, 3013]).messages
+        [0]
+    .text
+    .clone();
+    assert_eq!(text, "Cannot find server certificate with thumbprint '0xAB'.");
+    world.instance.add_certificate("0xAB");
+    world.run("RESTORE DATABASE a FROM DISK='full.bak' WITH REPLACE");
+}

@@ -21,6 +21,8 @@ fn names_and_literals_are_read_as_written() {
     world.refuse("SELECT @p1", &[137]);
     world.run("DECLARE @x int = 3; SET @x = @x + 1; SELECT @x = @x * 2; SELECT @x");
     assert_eq!(world.run("DECLARE @x int = 3; SELECT @x = @x * 2; SELECT @x").one(), Value::Int(6));
+    world.run("IF DB_ID('model') IS NULL CREATE DATABASE x ELSE IF @@TRANCOUNT > 0 COMMIT TRAN");
+    assert_eq!(world.run("PRINT N'said'").messages[0].text, "said");
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn what_is_not_there_has_the_servers_numbers() {
         ("SELECT SYSDATETIMEOFFSET()", 50_002),
         ("RESTORE DATABASE a FROM DISK='x' WITH KEEP_REPLICATION", 50_002),
         ("RESTORE DATABASE a FROM URL='x'", 50_002),
-        ("IF 1 = 1 SELECT 1", 50_001),
+        ("IF 1 = 1 BEGIN SELECT 1 END", 50_001),
         ("WHAT", 102),
     ] {
         world.refuse(sql, &[error]);

@@ -20,6 +20,8 @@ fn a_freeze_stops_writes_and_is_seen() {
     assert_eq!(world.run("SELECT COUNT(*) FROM a.dbo.transactions").one(), Value::Int(1), "reads go on");
     world.refuse("ALTER DATABASE a SET SUSPEND_FOR_SNAPSHOT_BACKUP = ON", &[3081, 5069]);
     world.refuse("BACKUP DATABASE a TO DISK='x.bak'", &[3090, 3013]);
+    world.refuse("DROP DATABASE a", &[3702]);
+    world.refuse("ALTER DATABASE a SET OFFLINE", &[5061, 5069]);
     // A writer waits until the thaw, here in another session's wait.
     let mut writer = world.second();
     let mut thaw = Some(world.second());

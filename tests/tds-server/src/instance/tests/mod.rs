@@ -4,6 +4,7 @@ mod backups;
 mod catalog;
 mod chains;
 mod databases;
+mod forks;
 mod freeze;
 mod fuzz;
 mod restores;

@@ -3,20 +3,25 @@
 //! A full that is not copy-only becomes the base of differentials and begins a log chain where there is none; a log
 //! backup goes from where the last one ended. Snapshots by METADATA_ONLY write headers only and thaw.
 
-use std::path::Path;
+mod devices;
+mod head;
 
-use super::ast::{BackupOptions, Expr};
-use super::catalogue::{Outcome, fail, message, system_error_text};
-use super::control::ReplicaRole;
-use super::database::{Base, Database, DatabaseState, FileKind, RecoveryModel, Redo, Transaction};
-use super::media::{self, MediaHead, SetHead, SetKind};
-use super::options::save;
-use super::rights;
-use super::run::Run;
-use super::state::State;
-use super::suspend;
-use super::value::{Guid, Lsn, whole};
+use devices::{media_for, write_stripes};
+use head::{head_of, settle};
+
+use crate::instance::ast::{BackupOptions, Expr};
+use crate::instance::catalogue::{Outcome, fail, message};
+use crate::instance::control::ReplicaRole;
+use crate::instance::database::{Database, DatabaseState, RecoveryModel};
+use crate::instance::media::{MediaHead, SetHead, SetKind};
+use crate::instance::options::save;
+use crate::instance::rights;
+use crate::instance::run::Run;
+use crate::instance::suspend;
+use crate::instance::value::{Lsn, whole};
 use crate::reply::Part;
+
+pub(crate) use head::shares;
 
 const DEVICES_MAX: usize = 64;
 
@@ -187,46 +192,6 @@ fn permitted(database: &Database, job: &Job, replica: Option<ReplicaRole>, sessi
     Ok(())
 }
 
-/// The media set of the devices. Errors: 3098, 3132, 3201, 3231, 3241.
-fn media_for(state: &mut State, job: &Job) -> Outcome<(Vec<MediaHead>, bool, i32)> {
-    let existing: Vec<&String> =
-        job.disks.iter().filter(|path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0)).collect();
-    if job.format || existing.is_empty() {
-        return Ok((new_media(state, job), true, 1));
-    }
-    let found = media::gather(&job.disks, false)?;
-    let families = usize::from(found.media.families);
-    if families != job.disks.len() {
-        return Err(fail(3231, &[&job.disks[0], &families, &job.disks.len()]));
-    }
-    if job.init {
-        return Ok((new_media(state, job), true, 1));
-    }
-    if found.media.compressed != job.compressed {
-        let option = if job.compressed { "WITH COMPRESSION" } else { "WITH NO_COMPRESSION" };
-        let other = if job.compressed { "WITH NO_COMPRESSION" } else { "WITH COMPRESSION" };
-        return Err(fail(3098, &[&option, &option, &other]));
-    }
-    let heads = found.stripes.into_iter().map(|(_, head)| head).collect();
-    Ok((heads, false, i32::try_from(found.sets.len()).unwrap_or(i32::MAX).saturating_add(1)))
-}
-
-fn new_media(state: &mut State, job: &Job) -> Vec<MediaHead> {
-    let media_set = state.guid();
-    let families = u8::try_from(job.disks.len()).unwrap_or(u8::MAX);
-    let head = |family| MediaHead {
-        media_set,
-        families,
-        family,
-        family_guid: Guid::default(),
-        compressed: job.compressed,
-        written: 0,
-    };
-    let mut heads: Vec<MediaHead> = (1..=families).map(head).collect();
-    heads.iter_mut().for_each(|head| head.family_guid = state.guid());
-    heads
-}
-
 /// Copies: the checkpoint, the ticks, the files, then what changes in the databases and msdb.
 fn stream(run: &mut Run<'_>, job: &Job, media: (Vec<MediaHead>, bool, i32)) -> Outcome<()> {
     let started = run.now();
@@ -286,159 +251,6 @@ fn begin(run: &Run<'_>, job: &Job) -> Outcome<Vec<Lsn>> {
     Ok(starts)
 }
 
-/// The header of a set and its rows, and the database as it is after it.
-fn head_of(
-    run: &Run<'_>,
-    state: &mut State,
-    job: &Job,
-    name: &str,
-    guid: Guid,
-    first: Lsn,
-) -> Outcome<(SetHead, Vec<Transaction>)> {
-    let config = &run.shared.config;
-    let zone = i16::try_from(state.zone_minutes / 15).unwrap_or(127);
-    let database = state.database_mut(name)?;
-    let copy_only = job.copy_only || database.suspended.as_ref().is_some_and(|frozen| frozen.copy_only);
-    let contents = &database.contents;
-    let last = contents.next;
-    let from = match job.kind {
-        SetKind::Full => Lsn(0),
-        SetKind::Differential => contents.base.as_ref().map_or(Lsn(0), |base| base.lsn),
-        SetKind::Log => first,
-    };
-    let wanted = contents.transactions.iter().filter(|row| row.commit >= from && row.commit < last);
-    let rows: Vec<Transaction> = if job.metadata_only { Vec::new() } else { wanted.cloned().collect() };
-    let mut of_set = contents.clone();
-    of_set.transactions.clear();
-    if job.kind == SetKind::Full && !copy_only {
-        of_set.full_backup = first;
-        of_set.base = Some(Base { lsn: first, guid, time: config.clock.unix_nanos() });
-    }
-    let pages = match job.kind {
-        SetKind::Full => contents.data_pages() / 4,
-        SetKind::Differential if database.bitmap_spoiled => contents.data_pages() / 4,
-        _ => 8 + rows.len() as u64,
-    };
-    let head = SetHead {
-        kind: job.kind,
-        guid,
-        name: job.name.clone(),
-        description: job.description.clone(),
-        database: database.name.clone(),
-        user: String::new(),
-        server: config.server_name(),
-        machine: config.machine.clone(),
-        software: config.version,
-        zone,
-        first,
-        last,
-        checkpoint: contents.checkpoint,
-        full_backup: contents.full_backup,
-        base: contents
-            .base
-            .as_ref()
-            .filter(|_| job.kind == SetKind::Differential)
-            .map(|base| (base.lsn, base.guid)),
-        forks: contents.forks.clone(),
-        started: 0,
-        finished: 0,
-        copy_only,
-        checksums: job.checksums,
-        compressed: job.compressed,
-        begins_chain: job.kind == SetKind::Log && !contents.chain_begun,
-        force_offline: job.no_recovery,
-        bulk: job.kind == SetKind::Log && rows.iter().any(|row| row.bulk),
-        metadata_only: job.metadata_only,
-        read_only: contents.read_only,
-        single_user: database.access == super::database::UserAccess::Single,
-        damaged: false,
-        certificate: None,
-        pages: if job.metadata_only { 0 } else { pages },
-        contents: of_set,
-        paths: database.paths.iter().map(|(id, path)| (*id, path.clone())).collect(),
-    };
-    Ok((head, rows))
-}
-
-/// Spreads the rows over the stripes. Errors: 3201, 3202.
-fn write_stripes(
-    job: &Job,
-    stripes: &[MediaHead],
-    fresh: bool,
-    heads: &[SetHead],
-    rows: &[Transaction],
-    durable: bool,
-) -> Outcome<()> {
-    for (index, (path, media)) in job.disks.iter().zip(stripes).enumerate() {
-        let part = rows.iter().enumerate().filter(|(row, _)| row % stripes.len() == index);
-        let part: Vec<Transaction> = part.map(|(_, row)| row.clone()).collect();
-        let written = media::write(path, fresh.then_some(media), heads, &part, durable);
-        if let Err(error) = written {
-            let not_opened =
-                [Some(2), Some(13), Some(20), Some(21), Some(30)].contains(&error.raw_os_error());
-            if fresh && Path::new(path).is_file() {
-                let _gone = std::fs::remove_file(path);
-            }
-            let reason = system_error_text(&error);
-            return Err(if not_opened {
-                media::cannot_open(path, &error)
-            } else {
-                fail(3202, &[path, &reason])
-            });
-        }
-    }
-    Ok(())
-}
-
-/// What a good backup changes in its database.
-fn settle(run: &Run<'_>, state: &mut State, job: &Job, head: &SetHead) -> Outcome<()> {
-    let durable = run.shared.config.durable;
-    let others = state.users_of(&head.database, run.session);
-    let now = run.now();
-    let database = state.database_mut(&head.database)?;
-    let contents = &mut database.contents;
-    match head.kind {
-        SetKind::Full if !head.copy_only => {
-            contents.full_backup = head.first;
-            contents.base = Some(Base { lsn: head.first, guid: head.guid, time: head.finished });
-            database.bitmap_spoiled = false;
-        }
-        SetKind::Log if !head.copy_only => {
-            contents.log_backup = Some(head.last);
-            contents.chain_begun = true;
-        }
-        _ => {}
-    }
-    let begins = head.kind != SetKind::Log && !head.copy_only;
-    if begins && contents.log_backup.is_none() && contents.recovery_model != RecoveryModel::Simple {
-        contents.log_backup = Some(head.first);
-    }
-    if head.kind != SetKind::Log {
-        // The end of a data backup is logged, so that a log backup right after it goes further than it.
-        contents.next = contents.next.after(1);
-    }
-    if job.no_recovery {
-        if !others.is_empty() {
-            return Err(fail(3101, &[]));
-        }
-        let fork = contents.fork();
-        contents.redo = Some(Redo {
-            start: head.last,
-            fork,
-            time: now,
-            incomplete: false,
-            interrupted: None,
-            standby: None,
-        });
-        database.state = DatabaseState::Restoring;
-    }
-    // Frozen files take no writes: what a snapshot backup changes is written with the thaw.
-    if database.suspended.is_none() && !database.is_system() {
-        save(database, durable)?;
-    }
-    Ok(())
-}
-
 fn tell(run: &mut Run<'_>, job: &Job, heads: &[SetHead], position: i32, history_broken: bool) -> Outcome<()> {
     if job.metadata_only {
         let froze = suspend::thaw(run, &job.names, false)?;
@@ -461,19 +273,4 @@ fn tell(run: &mut Run<'_>, job: &Job, heads: &[SetHead], position: i32, history_
     let differential = job.kind == SetKind::Differential;
     let statement = if differential { "BACKUP DATABASE WITH DIFFERENTIAL" } else { job.statement };
     run.info(3014, &[&statement, &pages, &"0.010", &format!("{}.000", pages * 100 / 128)])
-}
-
-/// How many pages of each file went by.
-pub(crate) fn shares(head: &SetHead) -> Vec<(String, u64)> {
-    let files = head.contents.files.iter().filter(|file| match head.kind {
-        SetKind::Log => file.id == 2,
-        _ => file.kind != FileKind::Filestream,
-    });
-    let count = |file: &super::database::FileEntry| match (file.id, head.kind) {
-        (1, _) => head.pages.saturating_sub(2),
-        (2, SetKind::Log) => head.pages,
-        (2, _) => head.pages.min(2),
-        _ => 0,
-    };
-    files.map(|file| (file.name.clone(), count(file))).collect()
 }
