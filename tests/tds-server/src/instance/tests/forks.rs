@@ -39,13 +39,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let which = 0..2_usize;
     let step = prop_oneof![
         4 => which.clone().prop_map(Step::Commit),
-        1 => which.clone().prop_map(Step::Full),
+        1 => Just(Step::Full(0)),
         3 => which.clone().prop_map(Step::Log),
-        2 => (which.clone(), 0..100_usize).prop_map(|(which, pick)| Step::Restore(which, pick)),
+        2 => (0..100_usize).prop_map(|pick| Step::Restore(1, pick)),
         5 => (which.clone(), 0..100_usize).prop_map(|(which, pick)| Step::Apply(which, pick)),
         2 => which.prop_map(Step::Recover),
     ];
-    proptest::collection::vec(step, 4..40)
+    proptest::collection::vec(step, 10..90)
 }
 
 struct Run {
@@ -86,11 +86,15 @@ impl Run {
                 model.logged = Some(model.path.len());
                 self.taken.push(Taken { log: true, from, path: model.path.clone() });
             }
-            Step::Restore(which, pick) if !self.taken.is_empty() => {
-                self.restore(which, pick % self.taken.len())
+            Step::Restore(which, pick) => {
+                if let Some(file) = self.pick(false, pick) {
+                    self.restore(which, file);
+                }
             }
-            Step::Apply(which, pick) if !self.taken.is_empty() => {
-                self.apply(which, pick % self.taken.len())?
+            Step::Apply(which, pick) => {
+                if let Some(file) = self.pick(true, pick) {
+                    self.apply(which, file)?;
+                }
             }
             Step::Recover(which) if self.models[which].exists && !self.models[which].online => {
                 self.world.run(&format!("RESTORE DATABASE {} WITH RECOVERY", name(which)));
@@ -104,10 +108,13 @@ impl Run {
         Ok(())
     }
 
+    /// One of the logs or fulls.
+    fn pick(&self, log: bool, pick: usize) -> Option<usize> {
+        let files: Vec<usize> = (0..self.taken.len()).filter(|file| self.taken[*file].log == log).collect();
+        if files.is_empty() { None } else { Some(files[pick % files.len()]) }
+    }
+
     fn restore(&mut self, which: usize, file: usize) {
-        if self.taken[file].log {
-            return;
-        }
         let (data, log) =
             (self.world.file(&format!("{which}.mdf")), self.world.file(&format!("{which}.ldf")));
         self.world.run(&format!(
@@ -121,9 +128,6 @@ impl Run {
     /// A log fits a path that it begins with, if it begins no later and goes further or nowhere.
     fn apply(&mut self, which: usize, file: usize) -> Result<(), TestCaseError> {
         let (taken, model) = (&self.taken[file], &self.models[which]);
-        if !taken.log {
-            return Ok(());
-        }
         let at = model.path.len();
         let follows = taken.path.len() >= at && taken.path[..at] == model.path[..] && taken.from <= at;
         let further = taken.path.len() > at || taken.from == at;
@@ -164,7 +168,7 @@ fn name(which: usize) -> &'static str {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
 
     #[test]
     fn only_logs_of_the_same_path_fit(steps in steps()) {
@@ -172,7 +176,7 @@ proptest! {
         world.run("CREATE DATABASE a");
         let source = Model { exists: true, online: true, ..Model::default() };
         let mut run = Run { world, models: [source, Model::default()], taken: Vec::new(), events: 0 };
-        for step in steps {
+        for step in [Step::Full(0)].into_iter().chain(steps) {
             run.step(step)?;
             run.check()?;
         }
