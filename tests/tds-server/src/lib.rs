@@ -2,5 +2,6 @@
 //! `protocol` knows bytes on the wire and no databases, `instance` knows databases and no bytes on the wire, and `reply`
 //! is all that they share. It is for tests: no product code depends on it, and it depends on no product code.
 
+pub mod instance;
 pub mod protocol;
 pub mod reply;
