@@ -16,6 +16,10 @@ pub(super) mod kind {
     pub(in crate::protocol) const TRANSACTION: u8 = 0x0E;
     pub(in crate::protocol) const LOGIN: u8 = 0x10;
     pub(in crate::protocol) const PRELOGIN: u8 = 0x12;
+
+    /// All that a client may send: also bulk loads, federated authentication and SSPI, which are refused as messages.
+    pub(in crate::protocol) const OF_CLIENTS: [u8; 9] =
+        [BATCH, RPC, ATTENTION, 0x07, 0x08, TRANSACTION, LOGIN, 0x11, PRELOGIN];
 }
 
 /// Bits of the second byte of a packet.
@@ -77,6 +81,15 @@ impl PacketReader {
     }
 
     fn buffered(&mut self) -> Result<Option<Packet>> {
+        // At its first byte, as what is no packet has no length to wait for.
+        if let Some(&first) = self.buffer.first().filter(|first| !kind::OF_CLIENTS.contains(first)) {
+            let found = u64::from(first);
+            return Err(ProtocolError::Unexpected {
+                object: "packet kind",
+                found,
+                expected: "one of a client",
+            });
+        }
         let Some(&[kind, status, high, low, ..]) = self.buffer.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
