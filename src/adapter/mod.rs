@@ -76,6 +76,14 @@ pub struct Abilities {
     pub verifies: bool,
 }
 
+/// What a sync came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Synced {
+    Ready,
+    /// There is nothing to snapshot, and why: the snapshot is skipped with a warning.
+    Nothing(String),
+}
+
 /// What checks of a database found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -309,8 +317,9 @@ pub trait Adapter: Send + Sync {
     /// Starts a staging server that follows its source, if it has one, and returns when it answers.
     fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
-    /// Brings a running staging server up to what the source has now.
-    fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
+    /// Brings a running staging server up to what the source has now. `before` is what the newest snapshot of the timeflow
+    /// recorded.
+    fn sync(&self, instance: &Instance, before: Option<&Value>, task: &mut dyn Task) -> Result<Synced>;
 
     fn monitor(&self, instance: &Instance) -> Result<Health>;
 

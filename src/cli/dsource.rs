@@ -88,6 +88,8 @@ pub(super) struct Target {
 pub(super) enum LinkCommand {
     /// Link a PostgreSQL cluster
     Postgres(Box<Postgres>),
+    /// Link a SQL Server database by a staging database that you restore into
+    Sqlserver(Box<super::sqlserver::SqlServer>),
     /// Link any other application: a folder of its files, and commands that hold it for a snapshot
     Command(Box<super::application::Application>),
 }
@@ -167,6 +169,10 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     match command {
         Command::Link(LinkCommand::Postgres(arguments)) => link(&client, *arguments, context),
+        Command::Link(LinkCommand::Sqlserver(database)) => {
+            let (dry_run, no_wait) = (database.dry_run, database.no_wait);
+            submit_link(&client, &database.request()?, dry_run, no_wait, context)
+        }
         Command::Link(LinkCommand::Command(application)) => {
             let (dry_run, no_wait) = (application.dry_run, application.no_wait);
             submit_link(&client, &application.request()?, dry_run, no_wait, context)

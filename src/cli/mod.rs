@@ -33,6 +33,7 @@ mod signals;
 mod sizes;
 mod snapshot;
 mod source;
+mod sqlserver;
 mod status;
 mod store;
 mod timeflow;

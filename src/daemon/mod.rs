@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::adapter::Adapter;
 use crate::adapter::command::Commands;
 use crate::adapter::postgres::{Installations, Postgres};
+use crate::adapter::sqlserver::SqlServer;
 use crate::base::{Error, RealStorage, Result, Storage};
 use crate::catalog::Catalog;
 use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
@@ -193,7 +194,7 @@ fn adapters(options: &Options, environment: &Environment) -> Vec<Arc<dyn Adapter
     let ((clock, random), installations) = (parts(), Installations::with(options.postgres.clone()));
     let postgres = Postgres::new(clock, random, installations);
     let (clock, random) = parts();
-    vec![Arc::new(postgres), Arc::new(Commands::new(clock, random))]
+    vec![Arc::new(postgres), Arc::new(Commands::new(clock, random)), Arc::new(SqlServer::default())]
 }
 
 /// A store's own state folder: outside the store, so that neither a backup nor a search of it finds a secret.

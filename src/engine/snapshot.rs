@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
-use crate::adapter::{Adapter, Described, Instance, Task};
+use crate::adapter::{Adapter, Described, Instance, Synced, Task};
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{Change, Dataset, DatasetState, JobKind, Role, Snapshot, SnapshotState, Timeflow};
 use crate::hook::HookPoint;
@@ -50,8 +50,14 @@ impl Engine {
         if dataset.role == Role::Dsource && dataset.state == DatasetState::Active {
             self.hooks_at(HookPoint::PreSync, dataset, &timeflow, task)?;
             self.hooks_at(HookPoint::PreLogSync, dataset, &timeflow, task)?;
-            adapter.sync(&instance, task)?;
+            let before =
+                self.snapshots_of(dataset.id)?.into_iter().rfind(|found| found.timeflow == timeflow.id);
+            let synced = adapter.sync(&instance, before.as_ref().map(|before| &before.metadata), task)?;
             self.hooks_at(HookPoint::PostSync, dataset, &timeflow, task)?;
+            if let Synced::Nothing(why) = synced {
+                task.warn(&format!("no snapshot is taken: {why}"));
+                return Ok(());
+            }
         }
         self.hooks_at(HookPoint::PreSnapshot, dataset, &timeflow, task)?;
         let snapshot = self.take_snapshot(dataset, &timeflow, &instance, &**adapter, task)?;

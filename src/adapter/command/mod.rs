@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
-    Point, Problem, Repository, Secrets, Span, Target, Task, Told, VdbOptions, Verified,
+    Point, Problem, Repository, Secrets, Span, Synced, Target, Task, Told, VdbOptions, Verified,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
@@ -140,8 +140,8 @@ impl Adapter for Commands {
     }
 
     /// What is in the folder is all there is.
-    fn sync(&self, _instance: &Instance, _task: &mut dyn Task) -> Result<()> {
-        Ok(())
+    fn sync(&self, _instance: &Instance, _before: Option<&Value>, _task: &mut dyn Task) -> Result<Synced> {
+        Ok(Synced::Ready)
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {

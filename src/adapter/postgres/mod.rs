@@ -48,7 +48,7 @@ use serde_json::Value;
 
 use super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, HookSource, Instance, LinkPlan,
-    Parent, Point, Repository, Secrets, SourceFacts, Span, Target, Task, Told, VdbOptions, Verified,
+    Parent, Point, Repository, Secrets, SourceFacts, Span, Synced, Target, Task, Told, VdbOptions, Verified,
 };
 use crate::base::{Clock, OsUser, Random, Result};
 use config::{Config, Metadata, SourceAddress, keep, read};
@@ -171,8 +171,9 @@ impl Adapter for Postgres {
         replica::start(&mut self.server(instance)?, task)
     }
 
-    fn sync(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
-        replica::sync(&self.server(instance)?, &*self.clock, task)
+    fn sync(&self, instance: &Instance, _before: Option<&Value>, task: &mut dyn Task) -> Result<Synced> {
+        replica::sync(&self.server(instance)?, &*self.clock, task)?;
+        Ok(Synced::Ready)
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {

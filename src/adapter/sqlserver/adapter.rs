@@ -1,0 +1,683 @@
+//! The SQL Server adapter: staging databases that their users restore into, and VDBs of their snapshots.
+//!
+//! The engine starts no server here: databases are made on, taken up by and let go of by an instance that runs already. A
+//! stopped dataset is one that the instance does not have. Holds the connections that hold a freeze, since its end is the
+//! freeze's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::super::{
+    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
+    Point, Problem, Repository, Secrets, Span, Synced, Target, Task, Told, VdbOptions, Verified,
+};
+use super::client::{Refusal, Sql};
+use super::config::{Change, Config, FILES_FOLDER, LinkRequest, Metadata, PASSWORD, keep, read};
+use super::staging::{self, RESTORING, Staging};
+use super::state::{self, DatabaseState};
+use super::{files, statements};
+use crate::base::{Error, ErrorKind, OsUser, Result};
+
+/// The first version that can hold a database for a snapshot: SQL Server 2022.
+const SUSPENDS_SINCE: u32 = 16;
+/// The oldest version that is known: SQL Server 2016.
+const MAJOR_MIN: u32 = 13;
+
+/// The adapter.
+#[derive(Default)]
+pub struct SqlServer {
+    /// By state folder: the connection that holds a database's writes.
+    freezing: Mutex<HashMap<PathBuf, Sql>>,
+}
+
+/// One dataset's database, and a connection to its instance.
+struct At<'a> {
+    sql: Sql,
+    config: Config,
+    instance: &'a Instance,
+    user: OsUser,
+}
+
+impl SqlServer {
+    fn config(instance: &Instance) -> Result<Config> {
+        read(&format!("the configuration of {}", instance.name), &instance.config)
+    }
+
+    fn at<'a>(&self, instance: &'a Instance) -> Result<At<'a>> {
+        let config = Self::config(instance)?;
+        let sql = connect(&config, &instance.secrets)?;
+        let user = OsUser::named(&config.user)?;
+        Ok(At { sql, config, instance, user })
+    }
+}
+
+fn connect(config: &Config, secrets: &Secrets) -> Result<Sql> {
+    let password = secrets.get(PASSWORD).ok_or_else(|| {
+        Error::new(ErrorKind::NotAllowed, format!("no password of {} is known", config.instance.user))
+            .with_hint("name its file with --password-file, or set STILLPOINT_SQLSERVER_PASSWORD")
+    })?;
+    Sql::connect(&config.instance, password).map_err(|refusal| {
+        let server = config.instance.connect_string();
+        let hint = match refusal.number {
+            Some(18456) => "check user and password",
+            Some(_) => "see the server's error log",
+            None => "check host, port or instance name, that TCP is enabled there, and --encryption",
+        };
+        Error::from(refusal).context(format!("cannot ask {server}")).with_hint(hint)
+    })
+}
+
+impl At<'_> {
+    fn name(&self) -> &str {
+        self.config.database(&self.instance.name)
+    }
+
+    fn volume(&self) -> &Path {
+        &self.instance.volume
+    }
+
+    fn staging(&self) -> Staging<'_> {
+        Staging { database: self.name(), volume: self.volume(), config: &self.config }
+    }
+
+    /// The database when the instance has it with files of this volume; one of the same name with others is somebody else's.
+    fn own(&mut self) -> Result<Option<DatabaseState>> {
+        let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
+        let found = state::database(&mut self.sql, &name, &volume)?;
+        Ok(found.filter(|found| found.outside(&volume).is_none()))
+    }
+
+    fn check_free(&mut self) -> Result<()> {
+        let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
+        match state::database(&mut self.sql, &name, &volume)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::Exists,
+                format!(
+                    "{} has a database {name} already, which is not ours",
+                    self.config.instance.connect_string()
+                ),
+            )
+            .with_hint("drop or rename it, or choose another name")),
+        }
+    }
+
+    /// Makes the staging database, empty.
+    fn create(&mut self, task: &mut dyn Task) -> Result<()> {
+        task.step("create the staging database")?;
+        let folder = self.volume().join(FILES_FOLDER);
+        files::make_folder(&folder, &self.user)?;
+        files::open_folders(self.volume(), &folder)?;
+        let name = self.name().to_owned();
+        let (data, log) = (folder.join(format!("{name}.mdf")), folder.join(format!("{name}_log.ldf")));
+        let logical = format!("{name}_log");
+        let data = [statements::NewFile { logical: &name, path: &data }];
+        let logs = [statements::NewFile { logical: &logical, path: &log }];
+        self.sql.change(&statements::create(&name, &data, &logs))?;
+        task.log(&format!("{name} was made, with its files in {}", folder.display()));
+        Ok(())
+    }
+
+    /// Takes a database up whose files lie on the volume, in the state that they are in.
+    fn take_up(&mut self, records: &Metadata, task: &mut dyn Task) -> Result<DatabaseState> {
+        let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
+        if records.state != RESTORING {
+            task.step("attach")?;
+            files::attach(&mut self.sql, &name, &records.files, &volume)?;
+            let found = state::database(&mut self.sql, &name, &volume)?;
+            return found.ok_or_else(|| {
+                Error::new(ErrorKind::Failed, format!("{name} is gone after it was attached"))
+            });
+        }
+        task.step("put the files under a new database")?;
+        let found = files::take_up(&mut self.sql, &name, &records.files, &volume)?;
+        if found.state != RESTORING {
+            return Err(Error::new(
+                ErrorKind::Failed,
+                format!(
+                    "{name} is {} and not RESTORING: SQL Server did not take the files as they are",
+                    found.state
+                ),
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Lets go of a database; its files stay on the volume as they are.
+    fn let_go(&mut self, task: &mut dyn Task) -> Result<()> {
+        let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
+        let Some(found) = self.own()? else { return Ok(()) };
+        if !volume.is_dir() || found.files.iter().all(|(_, path)| !path.exists()) {
+            // Nothing of it is left to keep.
+            self.sql.change(&statements::drop(&name))?;
+            return Ok(());
+        }
+        if found.state == RESTORING {
+            task.log(&format!("{name} is dropped, and its files kept"));
+            return files::let_go(&mut self.sql, &name, &found.records(), &volume);
+        }
+        if found.state == "ONLINE" && !self.config.vdb && found.standby {
+            return files::let_go(&mut self.sql, &name, &found.records(), &volume);
+        }
+        if found.state == "ONLINE" {
+            self.sql.change(&statements::single_user(&name))?;
+            self.sql.change(&statements::detach(&name))?;
+            return Ok(());
+        }
+        files::let_go(&mut self.sql, &name, &found.records(), &volume)
+    }
+
+    fn major(&mut self) -> Result<u32> {
+        Ok(state::server(&mut self.sql)?.major())
+    }
+}
+
+impl Adapter for SqlServer {
+    fn kind(&self) -> &'static str {
+        "sqlserver"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { logs: false, images: false, verifies: true }
+    }
+
+    /// None: an instance is named with each link, and asked then.
+    fn discover(&self) -> Result<Vec<Repository>> {
+        Ok(Vec::new())
+    }
+
+    fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
+        let request: LinkRequest = read("the request to link", request)?;
+        if !request.staging_push {
+            return Err(Error::invalid("say how it is kept in sync: --staging-push"));
+        }
+        let user = OsUser::named(&request.user)?;
+        let config = Config {
+            instance: request.instance,
+            user: user.name.clone(),
+            database: Some(request.database),
+            vdb: false,
+            files: Vec::new(),
+        };
+        check_name(config.database(""))?;
+        let mut sql = connect(&config, secrets)?;
+        let server = state::server(&mut sql)?;
+        let shown = config.instance.connect_string();
+        if server.major() < MAJOR_MIN {
+            return Err(Error::new(
+                ErrorKind::Precondition,
+                format!("{shown} runs SQL Server {}: older than 2016 is not known", server.version),
+            ));
+        }
+        let missing = state::missing_rights(&mut sql, &config.instance.user)?;
+        if !missing.is_empty() {
+            return Err(Error::new(
+                ErrorKind::NotAllowed,
+                format!("{} lacks rights on {shown}", config.instance.user),
+            )
+            .with_hint(format!("as an administrator there: {}", missing.join("; "))));
+        }
+        let name = config.database("").to_owned();
+        if state::database(&mut sql, &name, Path::new("/"))?.is_some() {
+            return Err(Error::new(ErrorKind::Exists, format!("{shown} has a database {name} already"))
+                .with_hint("choose another staging database name; who restores into it names this one"));
+        }
+        let review = [
+            ("instance", format!("{shown}, SQL Server {} {}", server.version, server.edition)),
+            ("login", config.instance.user.clone()),
+            ("staging database", format!("{name}, made now, empty")),
+            ("files", format!("a folder of the volume, {FILES_FOLDER}, of the user {}", user.name)),
+            ("kept in sync by", "you: RESTORE ... WITH NORECOVERY, by hand or in a pre_sync hook".to_owned()),
+            (
+                "time zone",
+                format!("that of the instance's host, {} minutes east of UTC", server.zone_minutes),
+            ),
+        ];
+        let mut warnings = vec![
+            "SQL Server on a FUSE mount is not on Microsoft's list of supported file systems".to_owned(),
+        ];
+        if config.instance.encryption != super::client::Encryption::Verified {
+            warnings.push(
+                "the server's certificate is not checked: somebody else could answer in its place".into(),
+            );
+        }
+        Ok(LinkPlan {
+            config: keep("the configuration", &config)?,
+            review: review.map(|(name, text)| (name.to_owned(), text)).to_vec(),
+            warnings,
+            estimated_bytes: None,
+        })
+    }
+
+    fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        let mut at = self.at(instance)?;
+        at.check_free()?;
+        at.create(task)
+    }
+
+    fn unlink(&self, _instance: &Instance, _task: &mut dyn Task) -> Result<()> {
+        // What it had on the instance `stop` let go of.
+        Ok(())
+    }
+
+    fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
+        let mut config = Self::config(instance)?;
+        let change: Change = read(&format!("the change of {}", instance.name), change)?;
+        if let Some(address) = change.instance {
+            config.instance = address;
+        }
+        if let Some(database) = change.database {
+            if kind != ChangeKind::Attach {
+                return Err(Error::invalid(
+                    "a staging database gets another name when it is attached: detach it first",
+                ));
+            }
+            check_name(&database)?;
+            config.database = Some(database);
+        }
+        let mut sql = connect(&config, &instance.secrets)?;
+        let server = state::server(&mut sql)?;
+        let shown = format!("{}, SQL Server {}", config.instance.connect_string(), server.version);
+        Ok(LinkPlan {
+            review: vec![
+                ("instance".into(), shown),
+                ("database".into(), config.database(&instance.name).to_owned()),
+            ],
+            warnings: Vec::new(),
+            estimated_bytes: None,
+            config: keep("the configuration", &config)?,
+        })
+    }
+
+    fn plan_resync(&self, instance: &Instance, _change: &Value) -> Result<LinkPlan> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{} is kept in sync by its user (staging push): restore a full backup into it WITH NORECOVERY, REPLACE",
+                instance.name
+            ),
+        ))
+    }
+
+    fn detached(&self, instance: &Instance) -> Result<Value> {
+        let mut at = self.at(instance)?;
+        let found = at.own()?;
+        let mut config = at.config;
+        if let Some(found) = found {
+            config.files = found.records();
+        }
+        keep("the configuration", &config)
+    }
+
+    fn attach(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        self.at(instance)?.check_free()?;
+        self.start_staging(instance, task)
+    }
+
+    fn reconfigure(&self, instance: &Instance) -> Result<Value> {
+        let mut at = self.at(instance)?;
+        let found = at.own()?;
+        let mut config = at.config;
+        if let Some(found) = found {
+            config.files = found.records();
+        }
+        keep("the configuration", &config)
+    }
+
+    /// Has the instance take up the staging database. When it cannot, the storage is there all the same: a full restore
+    /// mends it, and the job says so.
+    fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        let mut at = self.at(instance)?;
+        let (name, volume) = (at.name().to_owned(), at.volume().to_owned());
+        if let Some(found) = at.own()? {
+            // After the mount was made anew what it has open is not what is there.
+            if found.state != RESTORING {
+                at.sql.change(&statements::offline(&name))?;
+                at.sql.change(&statements::online(&name))?;
+                return Ok(());
+            }
+            files::let_go(&mut at.sql, &name, &found.records(), &volume)?;
+        } else if let Err(e) = at.check_free() {
+            task.warn(&format!("SKIP_ATTACH_OPERATION: {e}; the storage is mounted"));
+            return Ok(());
+        }
+        let records = at.config.files.clone();
+        if files::are_aside(&volume) {
+            files::put_back(&records, &volume)?;
+        }
+        if records.is_empty() || records.iter().any(|file| !file.place(&volume).exists()) {
+            task.warn(&format!(
+                "SKIP_ATTACH_OPERATION: what {name} consists of is not known; restore a full backup into it"
+            ));
+            return Ok(());
+        }
+        let taken = files::take_up(&mut at.sql, &name, &records, &volume);
+        if let Err(e) = taken {
+            task.warn(&format!(
+                "SKIP_ATTACH_OPERATION: {e}; the storage is mounted: restore a full backup as {name} WITH NORECOVERY, REPLACE"
+            ));
+        }
+        Ok(())
+    }
+
+    fn sync(&self, instance: &Instance, before: Option<&Value>, task: &mut dyn Task) -> Result<Synced> {
+        let before: Option<Metadata> =
+            before.map(|value| read("the snapshot's records", value)).transpose()?;
+        let At { mut sql, config, .. } = self.at(instance)?;
+        let staging =
+            Staging { database: config.database(&instance.name), volume: &instance.volume, config: &config };
+        staging.sync(&mut sql, before.as_ref(), task)
+    }
+
+    fn monitor(&self, instance: &Instance) -> Result<Health> {
+        let config = Self::config(instance)?;
+        // The engine starts no instance: whatever is seen counts as running.
+        let mut health = Health { running: true, state: "unknown".into(), ..Health::default() };
+        let mut at = match self.at(instance) {
+            Ok(at) => at,
+            Err(e) => {
+                health.state = "unreachable".into();
+                health.problems.push(Problem {
+                    code: "INSTANCE_UNREACHABLE".into(),
+                    message: e.message().to_owned(),
+                    action: "start the instance, or name its address with `configure`".into(),
+                });
+                return Ok(health);
+            }
+        };
+        health.facts.push(("instance".into(), config.instance.connect_string()));
+        let name = at.name().to_owned();
+        let Some(found) = at.own()? else {
+            health.state = "missing".into();
+            health.running = !config.vdb;
+            health.problems.push(Problem {
+                code: if config.vdb { "DATABASE_MISSING" } else { staging::CANNOT_MONITOR }.into(),
+                message: format!("the instance has no database {name} with files on the volume"),
+                action: match config.vdb {
+                    true => "it is attached again by itself".into(),
+                    false => format!(
+                        "restore a full backup as {name} WITH NORECOVERY, with MOVE to {}",
+                        at.volume().join(FILES_FOLDER).display()
+                    ),
+                },
+            });
+            return Ok(health);
+        };
+        health.state = found.shown().to_lowercase();
+        health.facts.push(("database".into(), name));
+        health.facts.push(("recovery model".into(), found.recovery_model.clone()));
+        if let Some(lsn) = found.redo_start_lsn {
+            health.facts.push(("restored up to LSN".into(), lsn.to_string()));
+        }
+        if config.vdb {
+            if found.state != "ONLINE" {
+                health.problems.push(Problem {
+                    code: "DATABASE_NOT_ONLINE".into(),
+                    message: format!("{} is {}", at.name(), found.shown()),
+                    action: "see the instance's error log; stop and start the VDB".into(),
+                });
+            }
+        } else {
+            health.problems.extend(at.staging().problem(&found));
+        }
+        Ok(health)
+    }
+
+    fn ask_source(&self, _instance: &Instance) -> Result<Told> {
+        Ok(Default::default())
+    }
+
+    fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
+        let mut at = self.at(instance)?;
+        if !at.config.vdb {
+            task.step("check the staging database")?;
+            let At { mut sql, config, .. } = at;
+            let staging = Staging {
+                database: config.database(&instance.name),
+                volume: &instance.volume,
+                config: &config,
+            };
+            return staging.describe(&mut sql);
+        }
+        let name = at.name().to_owned();
+        let Some(found) = at.own()? else {
+            return Err(Error::new(
+                ErrorKind::Precondition,
+                format!("the instance has no database {name} of this VDB"),
+            ));
+        };
+        if found.state != "ONLINE" {
+            return Err(Error::new(
+                ErrorKind::Precondition,
+                format!("{name} is {}, and not ONLINE", found.shown()),
+            ));
+        }
+        let freezes = at.major()? >= SUSPENDS_SINCE;
+        let metadata = staging::metadata(&mut at.sql, &found, None, freezes)?;
+        if freezes {
+            task.step("hold writes")?;
+            at.sql.change(&statements::suspend(&name))?;
+            self.freezing.lock().insert(instance.state.clone(), at.sql);
+        } else {
+            task.log("this version cannot hold writes: the snapshot is what a power cut leaves, and recovers as from one");
+        }
+        Ok(Described {
+            metadata: keep("the snapshot's records", &metadata)?,
+            unprovisionable: files::cannot_be_taken(&found.records()),
+        })
+    }
+
+    fn thaw(&self, instance: &Instance) -> Result<()> {
+        let held = self.freezing.lock().remove(&instance.state);
+        let config = Self::config(instance)?;
+        if !config.vdb {
+            return Ok(());
+        }
+        let resume = statements::resume(config.database(&instance.name));
+        if let Some(mut sql) = held
+            && sql.change(&resume).is_ok()
+        {
+            return Ok(());
+        }
+        // The end of the session that held it lets go, too; this is for one that another engine left.
+        let mut sql = connect(&config, &instance.secrets)?;
+        match sql.change(&resume) {
+            Ok(()) => Ok(()),
+            // It is not held, or not there.
+            Err(Refusal { number: Some(_), .. }) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()> {
+        let config = Self::config(instance)?;
+        if config.vdb {
+            return Ok(());
+        }
+        let recorded: Metadata = read("the snapshot's records", metadata)?;
+        let mut sql = connect(&config, &instance.secrets)?;
+        let staging =
+            Staging { database: config.database(&instance.name), volume: &instance.volume, config: &config };
+        staging.still(&mut sql, &recorded)
+    }
+
+    fn find_point(&self, history: &History<'_>, _target: &Target) -> Result<Point> {
+        Err(no_points(&history.instance.name))
+    }
+
+    fn span(&self, _history: &History<'_>) -> Result<Span> {
+        Ok(Span::default())
+    }
+
+    fn prune_logs(&self, _instance: &Instance, _oldest: &Value) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
+        let parent: Config = read("the configuration of the parent", parent)?;
+        let metadata: Metadata = read("the snapshot's records", metadata)?;
+        if options.owner.is_some() || !options.settings.is_empty() {
+            return Err(Error::invalid(
+                "a SQL Server VDB has no settings and no owner: use a configure_clone hook",
+            ));
+        }
+        let database = match options.renames.len() {
+            0 => None,
+            1 => options.renames.values().next().cloned(),
+            _ => return Err(Error::invalid("a SQL Server VDB is one database: give it one name")),
+        };
+        if let Some(name) = &database {
+            check_name(name)?;
+        }
+        keep("the configuration", &Config { database, vdb: true, files: metadata.files, ..parent })
+    }
+
+    fn plan_refresh(&self, vdb: &Value, _parent: &Value, metadata: &Value) -> Result<Value> {
+        let vdb: Config = read("the configuration of the VDB", vdb)?;
+        let metadata: Metadata = read("the snapshot's records", metadata)?;
+        keep("the configuration", &Config { files: metadata.files, ..vdb })
+    }
+
+    fn provision(
+        &self,
+        instance: &Instance,
+        metadata: &Value,
+        target: &Target,
+        _parent: Option<Parent<'_>>,
+        task: &mut dyn Task,
+    ) -> Result<()> {
+        if *target != Target::Snapshot {
+            return Err(no_points(&instance.name));
+        }
+        let records: Metadata = read("the snapshot's records", metadata)?;
+        let mut at = self.at(instance)?;
+        at.check_free()?;
+        files::open_folders(at.volume(), &at.volume().join(FILES_FOLDER))?;
+        let found = at.take_up(&records, task)?;
+        let name = at.name().to_owned();
+        if found.state == RESTORING {
+            task.step("recover")?;
+            at.sql.long(&statements::recover(&name), task)?;
+        }
+        at.online(task)
+    }
+
+    fn adopt(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        self.start(instance, task)
+    }
+
+    fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        let mut at = self.at(instance)?;
+        let name = at.name().to_owned();
+        match at.own()? {
+            // What it has open may be of a mount that is gone.
+            Some(_) => {
+                at.sql.change(&statements::offline(&name))?;
+                at.sql.change(&statements::online(&name))?;
+            }
+            None => {
+                at.check_free()?;
+                let (records, volume) = (at.config.files.clone(), at.volume().to_owned());
+                if files::are_aside(&volume) {
+                    files::put_back(&records, &volume)?;
+                }
+                files::attach(&mut at.sql, &name, &records, &volume)?;
+            }
+        }
+        at.online(task)
+    }
+
+    fn verify(&self, instance: &Instance, task: &mut dyn Task) -> Result<Verified> {
+        let mut at = self.at(instance)?;
+        let name = at.name().to_owned();
+        let mut verified = Verified { checks: vec!["DBCC CHECKDB".into()], ..Verified::default() };
+        task.step("DBCC CHECKDB")?;
+        match at.sql.long(&statements::check(&name), task) {
+            Ok(_) => {}
+            Err(Refusal { number: Some(number), text, .. }) => {
+                verified.problems.push(format!("Msg {number}: {text}"));
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+        Ok(verified)
+    }
+
+    fn export(&self, _instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {
+        task.step("copy the files")?;
+        files::export(&from.join(FILES_FOLDER), to, task)
+    }
+
+    fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
+        self.at(instance)?.let_go(task)
+    }
+
+    /// A freeze ends with its connection; databases are taken up again by `start`.
+    fn end_strays(&self, _state: &Path, _mount: &Path) -> Result<Vec<u32>> {
+        Ok(Vec::new())
+    }
+
+    fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {
+        let Ok(config) = Self::config(instance) else { return BTreeMap::new() };
+        let server = config.instance.connect_string();
+        BTreeMap::from([
+            ("CONNECT_STRING".to_owned(), server.clone()),
+            ("SQLCMDSERVER".to_owned(), server),
+            ("SQLCMDUSER".to_owned(), config.instance.user.clone()),
+            ("SQLCMDDBNAME".to_owned(), config.database(&instance.name).to_owned()),
+        ])
+    }
+
+    fn hook_access(&self, instance: &Instance, _door: &Path) -> Result<HookAccess> {
+        let config = Self::config(instance)?;
+        let mut variables = self.connection(instance);
+        // A restore is not done from within the database that it replaces.
+        variables.remove("SQLCMDDBNAME");
+        let password = instance.secrets.get(PASSWORD).unwrap_or_default();
+        variables.insert("SQLCMDPASSWORD".into(), password.to_owned());
+        Ok(HookAccess {
+            user: Some(config.user.clone()),
+            host: config.instance.host.clone(),
+            database: config.database(&instance.name).to_owned(),
+            variables,
+            ..HookAccess::default()
+        })
+    }
+}
+
+impl At<'_> {
+    /// Waits for nothing: what is not ONLINE now does not get so by itself.
+    fn online(&mut self, task: &mut dyn Task) -> Result<()> {
+        let name = self.name().to_owned();
+        let found = self.own()?.map_or_else(|| "gone".to_owned(), |found| found.shown());
+        if found != "ONLINE" {
+            return Err(Error::new(ErrorKind::Failed, format!("{name} is {found} and not ONLINE")));
+        }
+        self.sql.change(&statements::multi_user(&name))?;
+        task.log(&format!("{name} is ONLINE on {}", self.config.instance.connect_string()));
+        Ok(())
+    }
+}
+
+/// A database's name is a sysname; what the system has for its own is refused.
+fn check_name(name: &str) -> Result<()> {
+    let taken = ["master", "model", "msdb", "tempdb", "resource"];
+    let plain = !name.is_empty()
+        && name.encode_utf16().count() <= 128
+        && !name.contains(['/', '\0', '\n', '\r', '\\']);
+    match plain && !taken.contains(&name.to_lowercase().as_str()) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("{name:?} cannot be the name of a database"))),
+    }
+}
+
+fn no_points(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{name} keeps no log backups, so it has no points in time: provision from one of its snapshots"
+        ),
+    )
+}

@@ -1,0 +1,140 @@
+//! What the SQL Server adapter is asked for, what it keeps, and what it records with a snapshot.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::client::Address;
+use super::state::LastRestore;
+use super::{Guid, Lsn};
+use crate::base::{Error, Result};
+
+/// The name of the login's password among the secrets.
+pub(super) const PASSWORD: &str = "sqlserver_password";
+/// Where a database's files are inside a volume, as the seed has it: the volume is the mount base.
+pub(super) const FILES_FOLDER: &str = "DATA/db";
+/// Where files are kept while a database is made under their paths. Never in a snapshot that can be provisioned from.
+pub(super) const ASIDE_FOLDER: &str = "DATA/aside";
+
+/// A request to link by staging push.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkRequest {
+    pub staging_push: bool,
+    pub instance: Address,
+    /// The staging database, which is made on the instance.
+    pub database: String,
+    /// The user of this host that the instance runs as.
+    #[serde(default = "mssql")]
+    pub user: String,
+    #[allow(dead_code, reason = "every link has it")]
+    pub port: u16,
+    #[allow(dead_code, reason = "every link has it")]
+    pub name: String,
+}
+
+fn mssql() -> String {
+    "mssql".into()
+}
+
+/// What a dataset of this adapter is run with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Config {
+    pub instance: Address,
+    /// The user of the host that owns the files.
+    pub user: String,
+    /// The staging database; a VDB's has the VDB's name when this is absent.
+    pub database: Option<String>,
+    pub vdb: bool,
+    /// Its files, as they were when the instance last had it: by them a database is taken up again.
+    #[serde(default)]
+    pub files: Vec<FileRecord>,
+}
+
+/// What changes of a link.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Change {
+    pub instance: Option<Address>,
+    pub database: Option<String>,
+}
+
+/// One file of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileRecord {
+    pub id: i64,
+    pub guid: Option<Guid>,
+    pub kind: FileKind,
+    /// The logical name.
+    pub name: String,
+    /// Below the volume.
+    pub path: PathBuf,
+    /// In pages of 8 KiB.
+    pub pages: i64,
+    /// The filegroup's number; 0 for a log.
+    pub group: i64,
+}
+
+/// `sys.master_files.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FileKind {
+    Rows,
+    Log,
+    /// FILESTREAM and memory-optimized data: folders.
+    Stream,
+    FullText,
+}
+
+impl FileKind {
+    pub(super) fn of(number: i64) -> Result<Self> {
+        match number {
+            0 => Ok(Self::Rows),
+            1 => Ok(Self::Log),
+            2 => Ok(Self::Stream),
+            4 => Ok(Self::FullText),
+            other => Err(Error::invalid(format!("SQL Server has files of type {other}, which is not known"))),
+        }
+    }
+}
+
+/// What a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Metadata {
+    /// `RESTORING` or `ONLINE`.
+    pub state: String,
+    /// Whether writes were held for the cut; otherwise it is what a power cut leaves.
+    pub frozen: bool,
+    pub files: Vec<FileRecord>,
+    /// Where a restore sequence stands.
+    pub redo_start_lsn: Option<Lsn>,
+    pub redo_start_fork_guid: Option<Guid>,
+    /// The last backup that was restored; absent for a VDB, and while none was.
+    pub backup: Option<LastRestore>,
+    /// The staging host's zone at that moment, in minutes east of UTC.
+    pub zone_minutes: i64,
+    pub server: String,
+    pub version: String,
+}
+
+impl Config {
+    pub(super) fn database<'a>(&'a self, dataset: &'a str) -> &'a str {
+        self.database.as_deref().unwrap_or(dataset)
+    }
+}
+
+impl FileRecord {
+    pub(super) fn place(&self, volume: &Path) -> PathBuf {
+        volume.join(&self.path)
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T> {
+    T::deserialize(value).map_err(|e| Error::invalid(format!("{what}: {e}")))
+}
+
+pub(super) fn keep(what: &str, value: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Error::invalid(format!("{what} cannot be kept: {e}")))
+}

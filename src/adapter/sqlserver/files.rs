@@ -1,0 +1,245 @@
+//! A database's files and the instance that has them: taken up, let go of, put under a database that was made for them.
+//!
+//! A restoring database can neither be attached (1824) nor taken offline (5052), and dropping it deletes its files. So its
+//! files are put aside before a drop, and put under a new, closed database of the same shape to be taken up. Nothing of it is
+//! documented for restoring files: what came of it is compared before it is used.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::super::Task;
+use super::client::Sql;
+use super::config::{ASIDE_FOLDER, FileKind, FileRecord};
+use super::state::{self, DatabaseState};
+use super::statements::{self, NewFile};
+use crate::base::{Error, ErrorKind, OsUser, Result};
+
+/// Makes a folder that the instance can write in.
+pub(super) fn make_folder(path: &Path, user: &OsUser) -> Result<()> {
+    let shown = path.display().to_string();
+    fs::create_dir_all(path)
+        .and_then(|()| chown(path, Some(user.uid), Some(user.gid)))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o770)))
+        .map_err(|e| Error::io("create", &shown, e))
+}
+
+/// Lets the folders above the files be passed by the instance.
+pub(super) fn open_folders(volume: &Path, folder: &Path) -> Result<()> {
+    let between = folder.ancestors().skip(1).take_while(|path| path.starts_with(volume));
+    for path in between {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .map_err(|e| Error::io("open", &path.display().to_string(), e))?;
+    }
+    Ok(())
+}
+
+fn aside(volume: &Path) -> PathBuf {
+    volume.join(ASIDE_FOLDER)
+}
+
+/// Whether files were put aside by an operation that did not end.
+pub(super) fn are_aside(volume: &Path) -> bool {
+    fs::read_dir(aside(volume)).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| Error::io("move", &from.display().to_string(), e))
+}
+
+/// Drops a restoring database and keeps its files: a second link to each stays aside until the first one is deleted.
+pub(super) fn let_go(sql: &mut Sql, name: &str, files: &[FileRecord], volume: &Path) -> Result<()> {
+    let folder = aside(volume);
+    fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder.display().to_string(), e))?;
+    for file in files {
+        let (from, to) = (file.place(volume), folder.join(file.id.to_string()));
+        match fs::hard_link(&from, &to) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("link", &from.display().to_string(), e));
+            }
+            _ => {}
+        }
+    }
+    sql.change(&statements::drop(name))?;
+    put_back(files, volume)
+}
+
+/// Moves files that are aside back to their places.
+pub(super) fn put_back(files: &[FileRecord], volume: &Path) -> Result<()> {
+    let folder = aside(volume);
+    for file in files {
+        let from = folder.join(file.id.to_string());
+        if from.exists() {
+            rename(&from, &file.place(volume))?;
+        }
+    }
+    match fs::remove_dir(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", &folder.display().to_string(), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why files of these kinds and numbers cannot be taken up, if that is so.
+pub(super) fn cannot_be_taken(files: &[FileRecord]) -> Option<String> {
+    if let Some(file) = files.iter().find(|file| matches!(file.kind, FileKind::Stream | FileKind::FullText)) {
+        return Some(format!(
+            "file {} is FILESTREAM, memory-optimized or full-text data, whose folders cannot be put under another database",
+            file.name
+        ));
+    }
+    let logs: Vec<i64> = files.iter().filter(|file| file.kind == FileKind::Log).map(|file| file.id).collect();
+    let wanted = expected_numbers(files.len() - logs.len(), logs.len());
+    let numbers: Vec<i64> = files.iter().map(|file| file.id).collect();
+    let data: Vec<i64> = numbers.iter().copied().filter(|id| !logs.contains(id)).collect();
+    let (data_wanted, logs_wanted) = wanted;
+    (data != data_wanted || logs != logs_wanted).then(|| {
+        format!("its files have the numbers {numbers:?}, which a new database does not get: files were removed or logs added")
+    })
+}
+
+/// The numbers that `CREATE DATABASE` gives: the primary file 1, the first log 2, then the other data files, then logs.
+fn expected_numbers(data: usize, logs: usize) -> (Vec<i64>, Vec<i64>) {
+    let at = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut data_ids = vec![1];
+    data_ids.extend((1..data).map(|index| at(index) + 2));
+    let mut log_ids = vec![2];
+    log_ids.extend((1..logs).map(|index| at(data) + at(index) + 1));
+    (data_ids, log_ids)
+}
+
+/// Puts files of any state under a new database of their shape, and opens it. Returns what it is then.
+pub(super) fn take_up(
+    sql: &mut Sql,
+    name: &str,
+    files: &[FileRecord],
+    volume: &Path,
+) -> Result<DatabaseState> {
+    if let Some(why) = cannot_be_taken(files) {
+        return Err(Error::new(ErrorKind::Unsupported, format!("{name}: {why}")));
+    }
+    let folder = aside(volume);
+    fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder.display().to_string(), e))?;
+    for file in files {
+        let from = file.place(volume);
+        let kept = folder.join(file.id.to_string());
+        // Aside already when an earlier attempt ended here.
+        if !kept.exists() {
+            rename(&from, &kept)?;
+        }
+    }
+    let taken = under_new(sql, name, files, volume, &folder);
+    if taken.is_err() {
+        let there = state::database(sql, name, volume)?;
+        let ours = there.is_some_and(|there| there.outside(volume).is_none());
+        match (ours, are_aside(volume)) {
+            // The new database goes, with the empty files it has.
+            (true, true) => {
+                sql.change(&statements::drop(name))?;
+                put_back(files, volume)?;
+            }
+            // It has the files already.
+            (true, false) => let_go(sql, name, files, volume)?,
+            (false, _) => put_back(files, volume)?,
+        }
+    }
+    taken
+}
+
+fn under_new(
+    sql: &mut Sql,
+    name: &str,
+    files: &[FileRecord],
+    volume: &Path,
+    folder: &Path,
+) -> Result<DatabaseState> {
+    let places: Vec<(&FileRecord, PathBuf)> = files.iter().map(|file| (file, file.place(volume))).collect();
+    let new = |kind: FileKind| -> Vec<NewFile<'_>> {
+        let of_kind = places.iter().filter(|(file, _)| file.kind == kind);
+        of_kind.map(|(file, path)| NewFile { logical: &file.name, path }).collect()
+    };
+    sql.change(&statements::create(name, &new(FileKind::Rows), &new(FileKind::Log)))?;
+    sql.change(&statements::offline(name))?;
+    for (file, path) in &places {
+        rename(&folder.join(file.id.to_string()), path)?;
+    }
+    fs::remove_dir(folder).map_err(|e| Error::io("remove", &folder.display().to_string(), e))?;
+    sql.change(&statements::online(name))?;
+    let found = state::database(sql, name, volume)?;
+    let found =
+        found.ok_or_else(|| Error::new(ErrorKind::Failed, format!("{name} is gone after SET ONLINE")))?;
+    let same = |one: &FileRecord, other: &FileRecord| {
+        (one.id, one.guid, one.kind, &one.path) == (other.id, other.guid, other.kind, &other.path)
+    };
+    let records = found.records();
+    if records.len() != files.len() || !records.iter().zip(files).all(|(one, other)| same(one, other)) {
+        return Err(Error::new(
+            ErrorKind::Failed,
+            format!(
+                "{name} has other files than the snapshot: SQL Server did not take what was put under it"
+            ),
+        ));
+    }
+    Ok(found)
+}
+
+/// Attaches files that make a whole database.
+pub(super) fn attach(sql: &mut Sql, name: &str, files: &[FileRecord], volume: &Path) -> Result<()> {
+    let places: Vec<PathBuf> = files.iter().map(|file| file.place(volume)).collect();
+    sql.change(&statements::attach(name, places.iter().map(PathBuf::as_path)))?;
+    Ok(())
+}
+
+/// Copies a database's files to a new folder, durably; one that is there must be empty.
+pub(super) fn export(from: &Path, to: &Path, task: &dyn Task) -> Result<()> {
+    let shown = to.display().to_string();
+    let is_empty = || fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_none());
+    match fs::create_dir(to) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && is_empty() => {}
+        Err(e) => return Err(Error::io("create", &shown, e)),
+        Ok(()) => {}
+    }
+    for entry in fs::read_dir(from).map_err(|e| Error::io("read", &from.display().to_string(), e))? {
+        let entry = entry.map_err(|e| Error::io("read", &from.display().to_string(), e))?;
+        task.check()?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            export(&source, &target, task)?;
+        } else {
+            fs::copy(&source, &target)
+                .and_then(|_| fs::File::open(&target)?.sync_all())
+                .map_err(|e| Error::io("copy", &source.display().to_string(), e))?;
+        }
+    }
+    fs::File::open(to).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("sync", &shown, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(id: i64, kind: FileKind) -> FileRecord {
+        FileRecord {
+            id,
+            guid: None,
+            kind,
+            name: format!("f{id}"),
+            path: format!("f{id}").into(),
+            pages: 1,
+            group: 1,
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_that_a_new_database_gets() {
+        let of = |kinds: &[(i64, FileKind)]| {
+            cannot_be_taken(&kinds.iter().map(|(id, kind)| file(*id, *kind)).collect::<Vec<_>>())
+        };
+        use FileKind::{Log, Rows, Stream};
+        assert_eq!(of(&[(1, Rows), (2, Log)]), None);
+        assert_eq!(of(&[(1, Rows), (2, Log), (3, Rows), (4, Rows)]), None);
+        assert!(of(&[(1, Rows), (2, Log), (4, Rows)]).unwrap().contains("[1, 2, 4]"));
+        assert!(of(&[(1, Rows), (2, Log), (3, Stream)]).unwrap().contains("FILESTREAM"));
+    }
+}

@@ -1,0 +1,97 @@
+//! The words of `stillpoint dsource link sqlserver`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::dsource::{absolute, password};
+use super::exit::Result;
+use super::hook::Attached;
+use crate::api::{Link, default_group};
+
+/// Holds the login's password when no file is named.
+const PASSWORD_VARIABLE: &str = "STILLPOINT_SQLSERVER_PASSWORD";
+
+#[derive(Args)]
+pub(super) struct SqlServer {
+    /// The dSource's name
+    #[arg(long)]
+    name: String,
+    /// The group whose permissions it shares
+    #[arg(long, default_value_t = default_group())]
+    group: String,
+    /// You keep the staging database in sync: restore into it by hand, or in a pre_sync hook
+    #[arg(long, required = true)]
+    staging_push: bool,
+    /// The staging database, which is made on the instance
+    #[arg(long, value_name = "DATABASE")]
+    staging_database: String,
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    instance_host: String,
+    /// Where the instance listens; 1433 if neither this nor a name is given
+    #[arg(long, value_name = "PORT", conflicts_with = "instance_name")]
+    instance_port: Option<u16>,
+    /// A named instance, whose port SQL Server Browser tells
+    #[arg(long, value_name = "NAME")]
+    instance_name: Option<String>,
+    /// The SQL Server login that is used
+    #[arg(long, value_name = "LOGIN")]
+    login: String,
+    /// The file that holds its password; else the environment variable STILLPOINT_SQLSERVER_PASSWORD is taken
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Whether the server proves who it is, any certificate is taken, or only the login is encrypted
+    #[arg(long, value_name = "MODE", default_value = "verified", value_parser = ["verified", "unverified", "login-only"])]
+    encryption: String,
+    /// The certificates of the authorities that vouch for the server, in PEM; else those of the host
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The user of this host that the instance runs as
+    #[arg(long, value_name = "USER", default_value = "mssql")]
+    user: String,
+    #[command(flatten)]
+    attached: Attached,
+    /// Ask the instance, print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return when the job is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+impl SqlServer {
+    /// What the engine is asked for.
+    pub(super) fn request(self) -> Result<Link> {
+        let mut secrets = BTreeMap::new();
+        if let Some(password) = password(self.password_file.as_deref(), PASSWORD_VARIABLE)? {
+            secrets.insert("sqlserver_password".to_owned(), password);
+        }
+        Ok(Link {
+            name: self.name,
+            group: self.group,
+            adapter: "sqlserver".into(),
+            port: None,
+            source: None,
+            parameters: json!({
+                "staging_push": self.staging_push,
+                "database": self.staging_database,
+                "user": self.user,
+                "instance": {
+                    "host": self.instance_host,
+                    "port": self.instance_port,
+                    "instance": self.instance_name,
+                    "user": self.login,
+                    "encryption": self.encryption,
+                    "ca": absolute(&self.ca)?,
+                },
+            }),
+            secrets,
+            logs: false,
+            images: false,
+            policies: self.attached.policies.clone(),
+            hooks: self.attached.hooks()?,
+        })
+    }
+}

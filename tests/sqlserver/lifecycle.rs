@@ -1,0 +1,128 @@
+//! A staging database from its link to a VDB, and what becomes of both.
+
+use stillpoint_tds_server::instance::DatabaseState;
+
+use crate::stage::{PASSWORD, Stage};
+
+#[test]
+fn staging_push_from_link_to_vdb() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one", "two"]);
+    let run = stage.link("shop", "shop_staging");
+    assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
+    assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Online));
+    let first = stage.snapshots("shop");
+    assert_eq!((first.len(), &first[0]["provisionable"]), (1, &false.into()), "{first:?}");
+    stage
+        .run(&["vdb", "provision", "--name", "qa", "--from", "shop"])
+        .fails_with(13, &["it is empty", "shop_staging"]);
+
+    // Whoever keeps it in sync restores; nothing new is no snapshot.
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    let run = stage.run(&["dsource", "snapshot", "shop"]);
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.stdout.contains("is in a snapshot already"), "{run:?}");
+    assert_eq!(stage.snapshots("shop").len(), 2);
+
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.instance.state_of("qa"), Some(DatabaseState::Online));
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+    assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Restoring), "it is left alone");
+
+    // The next log goes on from where the staging database is; the VDB is its own.
+    assert!(stage.instance.commit("prod", "three", None));
+    let log = stage.backup("prod", "log");
+    stage.good(&format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY"));
+    assert!(stage.instance.commit("qa", "mine", None));
+    stage.ok(["dsource", "snapshot", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one", "two", "mine"]);
+    stage.ok(["vdb", "refresh", "qa"]);
+    assert_eq!(stage.rows("qa"), ["one", "two", "three"]);
+    stage.ok(["vdb", "undo", "qa"]);
+    assert_eq!(stage.rows("qa"), ["one", "two", "mine"]);
+
+    // Its own snapshot is one of held writes, and a VDB of it attaches.
+    stage.ok(["vdb", "snapshot", "qa"]);
+    assert_eq!(stage.instance.frozen(), Vec::<String>::new());
+    let own = stage.snapshots("qa").pop().unwrap();
+    assert_eq!(
+        (&own["metadata"]["frozen"], &own["metadata"]["state"]),
+        (&true.into(), &"ONLINE".into()),
+        "{own}"
+    );
+    stage.ok(["vdb", "provision", "--name", "child", "--from", "qa"]);
+    assert_eq!(stage.rows("child"), ["one", "two", "mine"]);
+    assert!(stage.instance.commit("qa", "later", None));
+    let name = own["snapshot"].as_str().unwrap().split_once('@').unwrap().1.to_owned();
+    stage.ok(["vdb", "rewind", "qa", &name]);
+    assert_eq!(stage.rows("qa"), ["one", "two", "mine"]);
+    stage.ok(["timeflow", "verify", own["snapshot"].as_str().unwrap()]);
+
+    stage.ok(["vdb", "stop", "child"]);
+    assert_eq!(stage.instance.state_of("child"), None);
+    stage.ok(["vdb", "start", "child"]);
+    assert_eq!(stage.rows("child"), ["one", "two", "mine"]);
+    let env = stage.ok(["vdb", "env", "child"]);
+    assert!(env.contains("SQLCMDDBNAME='child'") && !env.contains(PASSWORD), "{env}");
+
+    for name in ["child", "qa"] {
+        stage.ok(["vdb", "delete", name, "--yes"]);
+        assert_eq!(stage.instance.state_of(name), None);
+    }
+    stage.ok(["dsource", "delete", "shop", "--yes"]);
+    assert_eq!(stage.instance.state_of("shop_staging"), None);
+    assert_eq!(stage.json(["volume", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn a_disabled_staging_database_goes_on_where_it_was() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one"]);
+    assert_eq!(stage.link("shop", "shop_staging").status, 0);
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    let before = stage.instance.restore_position("shop_staging").unwrap();
+    stage.ok(["dsource", "disable", "shop"]);
+    assert_eq!(stage.instance.state_of("shop_staging"), None);
+    stage.ok(["dsource", "enable", "shop"]);
+    assert_eq!(stage.instance.restore_position("shop_staging").unwrap(), before);
+    assert!(stage.instance.commit("prod", "two", None));
+    let log = stage.backup("prod", "log");
+    stage.good(&format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY"));
+    stage.ok(["dsource", "snapshot", "shop"]);
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+
+    // Somebody made a database of that name meanwhile: the storage is there, and the job says what was left out.
+    stage.ok(["dsource", "disable", "shop"]);
+    stage.good("CREATE DATABASE [shop_staging]");
+    let run = stage.run(&["dsource", "enable", "shop"]);
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.stdout.contains("SKIP_ATTACH_OPERATION"), "{run:?}");
+    stage.good("DROP DATABASE [shop_staging]");
+    stage.ok(["dsource", "disable", "shop"]);
+    stage.ok(["dsource", "enable", "shop"]);
+    assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Restoring));
+}
+
+#[test]
+fn a_daemon_that_comes_back_takes_its_databases_up() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one"]);
+    assert_eq!(stage.link("shop", "shop_staging").status, 0);
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    stage.stop_daemon();
+    assert_eq!(stage.instance.state_of("qa"), None);
+    stage.start_daemon();
+    while stage.instance.state_of("qa") != Some(DatabaseState::Online)
+        || stage.instance.state_of("shop_staging") != Some(DatabaseState::Restoring)
+    {
+        std::thread::yield_now();
+    }
+    assert_eq!(stage.rows("qa"), ["one"]);
+    assert!(stage.instance.commit("qa", "two", None));
+    stage.ok(["vdb", "snapshot", "qa"]);
+}
