@@ -262,6 +262,11 @@ pub trait Adapter: Send + Sync {
 
     fn abilities(&self) -> Abilities;
 
+    /// The secrets of a dataset that VDBs of it need, too, by name.
+    fn inherited_secrets(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The installations of this host.
     fn discover(&self) -> Result<Vec<Repository>>;
 

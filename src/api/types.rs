@@ -363,6 +363,9 @@ pub struct Step {
 pub struct JobError {
     pub code: String,
     pub message: String,
+    /// What to do, when that is known.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 /// A piece of a job's log.
@@ -496,7 +499,11 @@ impl Job {
             percent,
             eta_seconds,
             warnings: job.warnings,
-            error: job.error.map(|error| JobError { code: error.code, message: error.message }),
+            error: job.error.map(|error| JobError {
+                code: error.code,
+                message: error.message,
+                hint: error.hint,
+            }),
             result: job.result,
             cancel_requested: job.cancel_requested,
         }

@@ -305,6 +305,9 @@ pub struct JobError {
     /// The kind of the error, by its name on the wire.
     pub code: String,
     pub message: String,
+    /// What to do, when that is known.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 /// Something that happened.

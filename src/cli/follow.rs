@@ -66,7 +66,10 @@ pub(super) fn outcome(job: &Job) -> Result<Outcome> {
                 kind,
                 format!("job {} ({} of {}) {status}: {why}", job.id, job.kind, job.target),
             )
-            .hint(format!("read its log with `stillpoint job log {}`", job.id)))
+            .hint(match job.error.as_ref().and_then(|error| error.hint.as_ref()) {
+                Some(hint) => format!("{hint}; its log is `stillpoint job log {}`", job.id),
+                None => format!("read its log with `stillpoint job log {}`", job.id),
+            }))
         }
     }
 }

@@ -222,7 +222,7 @@ fn start_log(mounting: bool) {
     // a request whose caller was interrupted finds no taker.
     let level = if mounting { "info" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("STILLPOINT_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!("{level},fuser=error,fuser::reply=off"))
+        tracing_subscriber::EnvFilter::new(format!("{level},fuser=error,fuser::reply=off,tiberius=error"))
     });
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Engine;
 use super::jobs::{JobTask, NewJob};
 use super::locks::Hold;
-use crate::adapter::{Instance, Secrets, Target, Task, VdbOptions};
+use crate::adapter::{Instance, Target, Task, VdbOptions};
 use crate::base::{ErrorKind, Result};
 use crate::catalog::{Dataset, Image, ImageState, Job, JobKind, Role, Snapshot, Timeflow};
 
@@ -133,7 +133,7 @@ impl Engine {
             logs: None,
             port: self.free_port()?,
             config,
-            secrets: Secrets::default(),
+            secrets: self.inherited_secrets(dataset)?,
         })
     }
 

@@ -381,6 +381,7 @@ impl JobTask {
                 self.record.error = Some(JobError {
                     code: crate::base::kind_name(e.kind()).to_owned(),
                     message: e.message().to_owned(),
+                    hint: e.hint().map(str::to_owned),
                 });
                 let word = if cancelled { "cancelled" } else { "failed" };
                 (Severity::Error, format!("{word}: {e}"))

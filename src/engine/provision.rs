@@ -63,7 +63,9 @@ impl Engine {
             None => self.free_port()?,
         };
         let (dataset, timeflow) = self.new_vdb(request, &origin, config, port)?;
-        let kept = self.secrets.put(dataset.id, &request.secrets);
+        let mut secrets = self.inherited_secrets(&origin.parent)?;
+        secrets.0.extend(request.secrets.0.clone());
+        let kept = self.secrets.put(dataset.id, &secrets);
         if let Err(e) = kept.and_then(|()| self.attach_all(&dataset, &request.attachments)) {
             self.forget(dataset.id)?;
             return Err(e);
@@ -147,6 +149,14 @@ impl Engine {
         }
         task.result("dataset", &dataset.name);
         Ok(())
+    }
+
+    /// What a VDB of a dataset, and any other clone of it, gets of its secrets.
+    pub(super) fn inherited_secrets(&self, parent: &Dataset) -> Result<Secrets> {
+        let names = self.adapter(&parent.adapter)?.inherited_secrets();
+        let mut secrets = self.secrets.get(parent.id)?;
+        secrets.0.retain(|name, _| names.contains(&name.as_str()));
+        Ok(secrets)
     }
 
     /// Clones a snapshot into a timeflow's volume and makes it a running database.

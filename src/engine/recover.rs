@@ -112,7 +112,8 @@ impl Engine {
                             "the daemon ended while it ran; what it had made was cleared away: start it again"
                         }
                     };
-                    job.error = Some(JobError { code: "interrupted".into(), message: message.into() });
+                    job.error =
+                        Some(JobError { code: "interrupted".into(), message: message.into(), hint: None });
                 })
             })?;
             let text = format!("{} was interrupted by the end of the daemon", job.target);

@@ -10,7 +10,7 @@ fn linked() -> (Stage, String) {
     let stage = Stage::new();
     let full = stage.production("prod", &["one"]);
     let run = stage.link("shop", "shop_staging");
-    assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
+    assert_eq!(run.status, 3, "{run:?}\n{}", stage.daemon_log());
     (stage, full)
 }
 
@@ -82,13 +82,13 @@ fn each_check_fails_by_itself() {
 fn a_link_is_refused_for_what_is_missing() {
     let stage = Stage::new();
     stage.production("prod", &[]);
-    stage.link("shop", "prod").fails_with(1, &["has a database prod already"]);
+    stage.link("shop", "prod").fails_with(11, &["has a database prod already"]);
     stage.link("shop", "master").fails_with(2, &["cannot be the name"]);
     let run = stage.run(&["dsource", "list", "-o", "json"]);
     assert_eq!(run.stdout.trim(), "[]", "{run:?}");
     assert_eq!(stage.json(["volume", "list"]), serde_json::json!([]));
     // A restore without history leaves nothing to tell snapshots apart by.
-    assert_eq!(stage.link("shop", "shop_staging").status, 0);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
     let full = stage.backup("prod", "other-full");
     stage.restore_full("shop", "shop_staging", "prod", &full);
     stage.instance.clear_history();

@@ -9,7 +9,7 @@ fn staging_push_from_link_to_vdb() {
     let stage = Stage::new();
     let full = stage.production("prod", &["one", "two"]);
     let run = stage.link("shop", "shop_staging");
-    assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
+    assert_eq!(run.status, 3, "{run:?}\n{}", stage.daemon_log());
     assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Online));
     let first = stage.snapshots("shop");
     assert_eq!((first.len(), &first[0]["provisionable"]), (1, &false.into()), "{first:?}");
@@ -79,7 +79,7 @@ fn staging_push_from_link_to_vdb() {
 fn a_disabled_staging_database_goes_on_where_it_was() {
     let stage = Stage::new();
     let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 0);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
     stage.restore_full("shop", "shop_staging", "prod", &full);
     stage.ok(["dsource", "snapshot", "shop"]);
     let before = stage.instance.restore_position("shop_staging").unwrap();
@@ -110,7 +110,7 @@ fn a_disabled_staging_database_goes_on_where_it_was() {
 fn a_daemon_that_comes_back_takes_its_databases_up() {
     let stage = Stage::new();
     let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 0);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
     stage.restore_full("shop", "shop_staging", "prod", &full);
     stage.ok(["dsource", "snapshot", "shop"]);
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);

@@ -15,7 +15,7 @@ use super::super::{
     Point, Problem, Repository, Secrets, Span, Synced, Target, Task, Told, VdbOptions, Verified,
 };
 use super::client::{Refusal, Sql};
-use super::config::{Change, Config, FILES_FOLDER, LinkRequest, Metadata, PASSWORD, keep, read};
+use super::config::{Change, Config, FILES_FOLDER, FileRecord, LinkRequest, Metadata, PASSWORD, keep, read};
 use super::staging::{self, RESTORING, Staging};
 use super::state::{self, DatabaseState};
 use super::{files, statements};
@@ -90,6 +90,11 @@ impl At<'_> {
         Ok(found.filter(|found| found.outside(&volume).is_none()))
     }
 
+    /// Its files as they were when the instance last let go of it, or when it was made.
+    fn records(&self) -> Result<Vec<FileRecord>> {
+        Ok(files::recall(self.volume())?.unwrap_or_else(|| self.config.files.clone()))
+    }
+
     fn check_free(&mut self) -> Result<()> {
         let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
         match state::database(&mut self.sql, &name, &volume)? {
@@ -155,14 +160,13 @@ impl At<'_> {
             self.sql.change(&statements::drop(&name))?;
             return Ok(());
         }
+        files::remember(&volume, &found.records())?;
         if found.state == RESTORING {
             task.log(&format!("{name} is dropped, and its files kept"));
             return files::let_go(&mut self.sql, &name, &found.records(), &volume);
         }
-        if found.state == "ONLINE" && !self.config.vdb && found.standby {
-            return files::let_go(&mut self.sql, &name, &found.records(), &volume);
-        }
-        if found.state == "ONLINE" {
+        // One that waits for more restores cannot be detached either.
+        if found.state == "ONLINE" && !found.standby {
             self.sql.change(&statements::single_user(&name))?;
             self.sql.change(&statements::detach(&name))?;
             return Ok(());
@@ -182,6 +186,11 @@ impl Adapter for SqlServer {
 
     fn abilities(&self) -> Abilities {
         Abilities { logs: false, images: false, verifies: true }
+    }
+
+    /// VDBs are on their parent's instance.
+    fn inherited_secrets(&self) -> &'static [&'static str] {
+        &[PASSWORD]
     }
 
     /// None: an instance is named with each link, and asked then.
@@ -339,12 +348,13 @@ impl Adapter for SqlServer {
                 at.sql.change(&statements::online(&name))?;
                 return Ok(());
             }
+            files::remember(&volume, &found.records())?;
             files::let_go(&mut at.sql, &name, &found.records(), &volume)?;
         } else if let Err(e) = at.check_free() {
             task.warn(&format!("SKIP_ATTACH_OPERATION: {e}; the storage is mounted"));
             return Ok(());
         }
-        let records = at.config.files.clone();
+        let records = at.records()?;
         if files::are_aside(&volume) {
             files::put_back(&records, &volume)?;
         }
@@ -580,7 +590,7 @@ impl Adapter for SqlServer {
             }
             None => {
                 at.check_free()?;
-                let (records, volume) = (at.config.files.clone(), at.volume().to_owned());
+                let (records, volume) = (at.records()?, at.volume().to_owned());
                 if files::are_aside(&volume) {
                     files::put_back(&records, &volume)?;
                 }

@@ -15,6 +15,9 @@ use super::state::{self, DatabaseState};
 use super::statements::{self, NewFile};
 use crate::base::{Error, ErrorKind, OsUser, Result};
 
+/// What a database's files were when the instance let go of them, below the volume.
+const RECORDS: &str = "DATA/files.json";
+
 /// Makes a folder that the instance can write in.
 pub(super) fn make_folder(path: &Path, user: &OsUser) -> Result<()> {
     let shown = path.display().to_string();
@@ -45,6 +48,31 @@ pub(super) fn are_aside(volume: &Path) -> bool {
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io("move", &from.display().to_string(), e))
+}
+
+/// Writes down beside a database's files what they are, for when no instance knows it.
+pub(super) fn remember(volume: &Path, files: &[FileRecord]) -> Result<()> {
+    let path = volume.join(RECORDS);
+    let shown = path.display().to_string();
+    let bytes = serde_json::to_vec(files).map_err(|e| Error::invalid(format!("{shown}: {e}")))?;
+    let beside = path.with_extension("new");
+    fs::write(&beside, bytes)
+        .and_then(|()| fs::File::open(&beside)?.sync_all())
+        .and_then(|()| fs::rename(&beside, &path))
+        .map_err(|e| Error::io("write", &shown, e))
+}
+
+/// What `remember` wrote; `None` when it never did.
+pub(super) fn recall(volume: &Path) -> Result<Option<Vec<FileRecord>>> {
+    let path = volume.join(RECORDS);
+    let shown = path.display().to_string();
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::corrupt(format!("{shown} is damaged: {e}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", &shown, e)),
+    }
 }
 
 /// Drops a restoring database and keeps its files: a second link to each stays aside until the first one is deleted.
