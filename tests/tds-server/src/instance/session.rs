@@ -241,7 +241,7 @@ fn execute(run: &mut Run<'_>, statement: &Statement) -> Outcome<()> {
             backup::backup(run, *log, *group, databases.as_deref(), options)
         }
         Statement::Restore { what, name, options } => restore::restore(run, *what, name.as_ref(), options),
-        Statement::Insert { names } => writes::insert(run, names),
+        Statement::Insert { database, names } => writes::insert(run, database.as_deref(), names),
         Statement::Begin { mark } => writes::begin(run, mark.as_ref()),
         Statement::Commit => writes::commit(run),
         Statement::Rollback => writes::rollback(run),
