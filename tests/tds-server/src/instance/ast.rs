@@ -269,7 +269,9 @@ pub(crate) enum Statement {
         name: Option<Expr>,
         options: BackupOptions,
     },
+    /// Into `dbo.transactions` of the session's database or of one that is named.
     Insert {
+        database: Option<String>,
         names: Vec<Expr>,
     },
     Begin {

@@ -212,7 +212,9 @@ impl Instance {
         for name in frozen {
             super::suspend::release(&mut state, &name, now, true);
         }
+        let ended: Vec<i16> = state.sessions.keys().copied().collect();
         state.sessions.clear();
+        state.ended.extend(ended);
         for database in &mut state.databases {
             database.handles.clear();
             database.busy = None;

@@ -143,14 +143,17 @@ pub(crate) fn make_files(database: &mut Database, durable: bool) -> Outcome<()> 
     Ok(())
 }
 
-/// Makes one file. Errors: 5123, 5133.
+/// Makes one file, or a container's folder. Errors: 5121 for the latter, 5123, 5133.
 pub(crate) fn make_file(
     contents: &Contents,
     entry: &FileEntry,
     path: &str,
     durable: bool,
 ) -> Outcome<Option<std::fs::File>> {
-    check_folder(path)?;
+    match check_folder(path) {
+        Err(_) if entry.kind == FileKind::Filestream => return Err(fail(5121, &[&path])),
+        checked => checked?,
+    }
     storage::create_file(contents, entry, path, durable)
         .map_err(|error| fail(5123, &[&system_error_text(&error), &path]))
 }

@@ -15,6 +15,9 @@
 //! - Which error comes first where several apply (3201 before 3101 before 3154 before 3159; 4305 and 4326 before 4330).
 //! - That BACKUP LOG after a copy-only full as the only one gives 4214, and that a differential that is older than the
 //!   database's roll-forward point gives 3120.
+//! - Attaching a file in use gives 5120 with system error 32, detaching a RESTORING database 927, DROP and SET OFFLINE
+//!   of a frozen one 3702 and 5061, a data restore that was cut off 4320 also for WITH RECOVERY.
+//! - 4327 is never raised: a stop within a log with bulk-logged changes always gives 4341.
 //! - SET ONLINE of files of another state of the same family takes that state, RESTORING included: the demand on which
 //!   provisioning from a staging database rests. SQL Server documents neither that nor its contrary.
 //! - The values of `redo_start_lsn` right after a full restore (here `last_lsn`), and which LSNs an idle log repeats.

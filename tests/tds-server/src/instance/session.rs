@@ -39,7 +39,8 @@ pub(crate) fn open(shared: &Arc<Shared>, login: &Login) -> Result<InstanceSessio
         Ok(database) => database,
         Err(_) => return Err(message(4060, &[&wanted])),
     };
-    let id = (FIRST_SESSION..i16::MAX).find(|id| !state.sessions.contains_key(id)).unwrap_or(i16::MAX);
+    let is_free = |id: &i16| !state.sessions.contains_key(id) && !state.ended.contains(id);
+    let id = (FIRST_SESSION..i16::MAX).find(is_free).unwrap_or(i16::MAX);
     let connection = Connection {
         login: name,
         database,
@@ -169,6 +170,9 @@ impl InstanceSession {
 
 impl Drop for InstanceSession {
     fn drop(&mut self) {
+        if self.shared.state().ended.remove(&self.id) {
+            return;
+        }
         suspend::session_ends(&self.shared, self.id);
         self.finish();
         self.shared.state().sessions.remove(&self.id);
@@ -237,7 +241,7 @@ fn execute(run: &mut Run<'_>, statement: &Statement) -> Outcome<()> {
             backup::backup(run, *log, *group, databases.as_deref(), options)
         }
         Statement::Restore { what, name, options } => restore::restore(run, *what, name.as_ref(), options),
-        Statement::Insert { names } => writes::insert(run, names),
+        Statement::Insert { database, names } => writes::insert(run, database.as_deref(), names),
         Statement::Begin { mark } => writes::begin(run, mark.as_ref()),
         Statement::Commit => writes::commit(run),
         Statement::Rollback => writes::rollback(run),

@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub zone_minutes: i32,
     pub databases: Vec<Database>,
     pub sessions: BTreeMap<i16, Connection>,
+    /// Ids of sessions that a stop ended and whose clients have not noticed: not to be given again yet.
+    pub ended: BTreeSet<i16>,
     pub principals: Vec<Principal>,
     pub history: History,
     pub history_broken: bool,
@@ -100,6 +102,7 @@ impl State {
             zone_minutes: config.zone_minutes,
             databases: Vec::new(),
             sessions: BTreeMap::new(),
+            ended: BTreeSet::new(),
             principals: vec![Principal {
                 name: "sa".to_owned(),
                 password: "sa".to_owned(),

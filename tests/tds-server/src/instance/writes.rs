@@ -16,12 +16,16 @@ use super::value::parse_time;
 use crate::reply::Part;
 
 /// INSERT INTO dbo.transactions. Waits while the database is frozen. Errors: 3906 and those of a database not open.
-pub(crate) fn insert(run: &mut Run<'_>, names: &[Expr]) -> Outcome<()> {
+pub(crate) fn insert(run: &mut Run<'_>, database: Option<&str>, names: &[Expr]) -> Outcome<()> {
     let mut texts = Vec::new();
     for name in names {
         texts.push(run.text(name)?);
     }
-    let current = run.database();
+    let login = run.login();
+    let current = match database {
+        Some(name) => rights::enter(&run.state(), &login, name, run.session)?,
+        None => run.database(),
+    };
     let count = texts.len() as u64;
     let id = writable(&run.state(), &current)?;
     let in_transaction = run.connection(|connection| match &mut connection.transaction {

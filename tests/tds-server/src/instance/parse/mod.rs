@@ -252,9 +252,12 @@ fn execute(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
 fn insert(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
     cursor.word("INTO");
     let table = cursor.dotted()?;
-    if table.rsplit('.').next() != Some("transactions") {
-        return Err(fail(208, &[&table]));
-    }
+    let parts: Vec<&str> = table.split('.').collect();
+    let database = match parts[..] {
+        ["transactions"] | ["dbo", "transactions"] => None,
+        [database, "dbo" | "", "transactions"] => Some(database.to_owned()),
+        _ => return Err(fail(208, &[&table])),
+    };
     if cursor.sign("(") {
         let column = cursor.name()?;
         if !column.eq_ignore_ascii_case("name") {
@@ -270,7 +273,7 @@ fn insert(cursor: &mut Cursor<'_>) -> Outcome<Statement> {
         let [value] = <[_; 1]>::try_from(values).map_err(|_| fail(213, &[]))?;
         names.push(value);
         if !cursor.sign(",") {
-            return Ok(Statement::Insert { names });
+            return Ok(Statement::Insert { database, names });
         }
     }
 }

@@ -157,7 +157,9 @@ fn marks_come_from_transactions() {
     );
     let marks = world.run("SELECT mark_name, description, database_name FROM msdb.dbo.logmarkhistory");
     assert_eq!(marks.rows, [[text("deploy"), text("version 2"), text("a")]]);
-    world.run("BEGIN TRAN; INSERT INTO transactions VALUES ('gone'); ROLLBACK");
+    world.database("b", &[]);
+    world.run("INSERT INTO b.dbo.transactions VALUES ('there'); BEGIN TRAN; INSERT INTO transactions VALUES ('gone'); ROLLBACK");
+    assert_eq!(world.rows("b"), ["there"]);
     assert_eq!(world.rows("a"), ["x", "y"]);
     world.refuse("COMMIT", &[3902]);
     world.refuse("ROLLBACK", &[3903]);

@@ -153,6 +153,8 @@ fn files_are_added_renamed_grown_and_removed() {
     world.run("ALTER DATABASE a ADD FILEGROUP m CONTAINS MEMORY_OPTIMIZED_DATA");
     world.run(&format!("ALTER DATABASE a ADD FILE (NAME = m1, FILENAME = '{folder}') TO FILEGROUP m"));
     assert!(world.path("one/memory").is_dir());
+    let nowhere = "ALTER DATABASE a ADD FILE (NAME = m2, FILENAME = '/none/m2') TO FILEGROUP m";
+    world.refuse(nowhere, &[5121, 5069]);
     let types = world.run("SELECT type_desc FROM a.sys.database_files ORDER BY file_id");
     let types: Vec<_> = types.rows.into_iter().flatten().collect();
     let expected = ["ROWS", "LOG", "ROWS", "FILESTREAM"].map(|kind| Value::NVarChar(kind.into()));
@@ -211,6 +213,9 @@ fn a_crash_keeps_what_was_committed() {
     world.refuse("SELECT 1", &[596]);
     assert_eq!(world.rows("a"), ["kept"]);
     assert_eq!(world.instance.state_of("a"), Some(DatabaseState::Online));
+    let mut after = super::login(&world.instance, "sa", "sa").unwrap();
+    world.refuse("SELECT 1", &[596]);
+    assert!(super::ask(after.as_mut(), "SELECT 1", &[]).errors().is_empty());
     world.instance.stop();
     assert_eq!(super::login(&world.instance, "sa", "sa").err().map(|error| error.number), Some(17187));
     std::fs::remove_file(world.path("one/a.mdf")).unwrap();

@@ -272,3 +272,36 @@ fn versions_only_go_up() {
     let attach = format!("CREATE DATABASE b2 ON (FILENAME='{data}'), (FILENAME='{log}') FOR ATTACH");
     old.refuse(&attach, &[948, 1813]);
 }
+
+#[test]
+fn a_differential_of_another_branch_is_refused_by_file() {
+    let mut world = chain();
+    full(&mut world, "b");
+    world.run("RESTORE DATABASE b WITH RECOVERY");
+    for number in 0..40 {
+        world.instance.commit("b", &number.to_string(), None);
+    }
+    world.run("BACKUP DATABASE b TO DISK='b.bak' WITH DIFFERENTIAL");
+    full(&mut world, "c");
+    world.run("RESTORE LOG c FROM DISK='1.trn' WITH NORECOVERY");
+    let refused = world.refuse("RESTORE DATABASE c FROM DISK='b.bak' WITH NORECOVERY", &[3121, 3119, 3013]);
+    assert!(refused.messages[0].text.starts_with("The file \"a\" is on a recovery path"));
+    full(&mut world, "d");
+    world.run("RESTORE DATABASE d FROM DISK='b.bak'");
+    assert_eq!(world.rows("d").len(), 41);
+}
+
+#[test]
+fn a_suspect_database_is_known_by_its_name_only() {
+    let mut world = chain();
+    world.database("other", &[]);
+    world.instance.set_state("other", DatabaseState::Suspect);
+    world.refuse("USE other", &[926]);
+    world.refuse("RESTORE DATABASE other FROM DISK='full.bak'", &[3141, 3013]);
+    world.refuse("RESTORE LOG other FROM DISK='1.trn'", &[3185, 3013]);
+    std::fs::create_dir(world.path("folder.mdf")).unwrap();
+    let (folder, log) = (world.file("folder.mdf"), world.file("new.ldf"));
+    let onto = format!("WITH REPLACE, MOVE 'a' TO '{folder}', MOVE 'a_log' TO '{log}'");
+    world.refuse(&format!("RESTORE DATABASE new FROM DISK='full.bak' {onto}"), &[5123, 3013]);
+    assert_eq!(world.instance.state_of("new"), None);
+}

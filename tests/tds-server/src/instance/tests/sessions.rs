@@ -121,3 +121,45 @@ fn checkdb_reports_what_there_is() {
     let found = world.ask("DBCC CHECKDB (a) WITH NO_INFOMSGS, ALL_ERRORMSGS");
     assert_eq!((found.errors(), found.infos()), (vec![8928], vec![8989]));
 }
+
+/// Statements of many kinds at once: whatever each answers, none waits for another for ever.
+#[test]
+fn sessions_do_not_lock_each_other_up() {
+    let mut world = World::new();
+    world.database("a", &["1"]);
+    world.run("BACKUP DATABASE a TO DISK='full.bak'");
+    world.instance.set_pace(3, Duration::from_millis(1));
+    let (data, log) = (world.file("b.mdf"), world.file("b.ldf"));
+    let statements = [
+        format!("RESTORE DATABASE b FROM DISK='full.bak' WITH NORECOVERY, REPLACE, MOVE 'a' TO '{data}', MOVE 'a_log' TO '{log}'"),
+        "RESTORE DATABASE b WITH RECOVERY; DROP DATABASE IF EXISTS b".to_owned(),
+        "BACKUP LOG a TO DISK='log.trn' WITH INIT; BACKUP DATABASE a TO DISK='diff.bak' WITH DIFFERENTIAL, INIT".to_owned(),
+        "ALTER DATABASE a SET SUSPEND_FOR_SNAPSHOT_BACKUP = ON; ALTER DATABASE a SET SUSPEND_FOR_SNAPSHOT_BACKUP = OFF".to_owned(),
+        "INSERT INTO a.dbo.transactions VALUES ('x'); SELECT COUNT(*) FROM a.dbo.transactions".to_owned(),
+        "SELECT * FROM sys.dm_exec_requests r CROSS APPLY sys.dm_exec_sql_text(r.sql_handle) t".to_owned(),
+        "SELECT * FROM sys.databases d JOIN sys.master_files f ON f.database_id = d.database_id".to_owned(),
+        "SELECT * FROM msdb.dbo.restorehistory h JOIN msdb.dbo.backupset s ON s.backup_set_id = h.backup_set_id".to_owned(),
+    ];
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let mut session = world.second();
+            let statements = statements.clone();
+            std::thread::spawn(move || {
+                for turn in 0..24 {
+                    let sql = &statements[(turn * 5 + thread * 3) % statements.len()];
+                    session.batch(sql, &[], &mut |part| {
+                        if let Part::Wait(duration) = part {
+                            std::thread::sleep(duration);
+                        }
+                        true
+                    });
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(world.instance.frozen().is_empty());
+    world.run("BACKUP DATABASE a TO DISK='last.bak'");
+}
