@@ -338,7 +338,8 @@ pub trait Adapter: Send + Sync {
     /// nothing is.
     fn thaw(&self, instance: &Instance) -> Result<()>;
 
-    /// Adds to a snapshot's records what is known only after the cut. Called before `thaw`.
+    /// Adds to a snapshot's records what is known only after the cut. Called before `thaw`. `InUse` when somebody changed the
+    /// database during the cut: there is no snapshot then.
     fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()>;
 
     /// How a point in time is reached. `Range` when it is too early,

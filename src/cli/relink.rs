@@ -74,6 +74,9 @@ pub(super) struct Relink {
     source: Source,
     #[command(flatten)]
     settings: Settings,
+    /// Of SQL Server: another name for the staging database
+    #[arg(long, value_name = "DATABASE")]
+    staging_database: Option<String>,
     /// Ask the source, print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -114,7 +117,10 @@ pub(super) fn configure_vdb(
 }
 
 pub(super) fn attach(client: &ApiClient, arguments: Relink, context: &Context) -> Result<Outcome> {
-    let change = change(arguments.source, arguments.settings, None)?;
+    let mut change = change(arguments.source, arguments.settings, None)?;
+    if let (Value::Object(parameters), Some(name)) = (&mut change.parameters, arguments.staging_database) {
+        parameters.insert("database".to_owned(), name.into());
+    }
     send(client, &arguments.target, "attach", &change, arguments.dry_run, context)
 }
 

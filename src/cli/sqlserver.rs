@@ -6,13 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::dsource::{absolute, password};
+use super::dsource::{PASSWORD_VARIABLE, absolute, password};
 use super::exit::Result;
 use super::hook::Attached;
 use crate::api::{Link, default_group};
-
-/// Holds the login's password when no file is named.
-const PASSWORD_VARIABLE: &str = "STILLPOINT_SQLSERVER_PASSWORD";
 
 #[derive(Args)]
 pub(super) struct SqlServer {
@@ -39,7 +36,7 @@ pub(super) struct SqlServer {
     /// The SQL Server login that is used
     #[arg(long, value_name = "LOGIN")]
     login: String,
-    /// The file that holds its password; else the environment variable STILLPOINT_SQLSERVER_PASSWORD is taken
+    /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD is taken
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Whether the server proves who it is, any certificate is taken, or only the login is encrypted
@@ -66,7 +63,7 @@ impl SqlServer {
     pub(super) fn request(self) -> Result<Link> {
         let mut secrets = BTreeMap::new();
         if let Some(password) = password(self.password_file.as_deref(), PASSWORD_VARIABLE)? {
-            secrets.insert("sqlserver_password".to_owned(), password);
+            secrets.insert("source_password".to_owned(), password);
         }
         Ok(Link {
             name: self.name,

@@ -121,8 +121,10 @@ impl Engine {
         let cut = described.and_then(|mut described| {
             task.step("snapshot")?;
             self.volumes.snapshot(&timeflow.volume, &record.name)?;
-            if let Err(e) = adapter.describe_end(instance, &mut described.metadata) {
-                task.warn(&format!("no point in time can be reached from this snapshot: {e}"));
+            match adapter.describe_end(instance, &mut described.metadata) {
+                Err(e) if e.kind() == ErrorKind::InUse => return Err(e),
+                Err(e) => task.warn(&format!("no point in time can be reached from this snapshot: {e}")),
+                Ok(()) => {}
             }
             Ok(described)
         });

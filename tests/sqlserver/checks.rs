@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stillpoint_tds_server::instance::DatabaseState;
+use stillpoint_tds_server::reply::Part;
 
 use crate::stage::Stage;
 
@@ -28,19 +29,25 @@ fn each_check_fails_by_itself() {
     // A restore that runs.
     assert!(stage.instance.commit("prod", "two", None));
     let log = stage.backup("prod", "log");
-    stage.instance.set_pace(1000, Duration::from_millis(10));
+    stage.instance.set_pace(2, Duration::from_millis(1));
     let mut session = stage.session();
     let restore = format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY");
-    let running = std::thread::spawn(move || session.batch(&restore, &[], &mut |_| true));
-    let busy = loop {
-        let run = snapshot();
-        if run.status != 3 {
-            break run;
-        }
-    };
-    busy.fails_with(11, &["restores into shop_staging", "wait until it has ended"]);
-    stage.instance.set_pace(1, Duration::ZERO);
+    let (began, begun) = std::sync::mpsc::channel();
+    let (goes_on, go_on) = std::sync::mpsc::channel::<()>();
+    let running = std::thread::spawn(move || {
+        session.batch(&restore, &[], &mut |part| {
+            if matches!(part, Part::Wait(_)) && began.send(()).is_ok() {
+                // In the middle, until it is told; then to its end.
+                let _ = go_on.recv();
+            }
+            true
+        });
+    });
+    begun.recv().unwrap();
+    snapshot().fails_with(11, &["restores into shop_staging", "wait until it has ended"]);
+    drop((begun, goes_on));
     running.join().unwrap();
+    assert_eq!(stage.snapshots("shop").len(), count);
 
     // STANDBY and READ_ONLY are seen as what they are.
     let undo = stage.fixture.path("mssql/undo").display().to_string();

@@ -55,7 +55,7 @@ fn staging_push_from_link_to_vdb() {
     assert_eq!(stage.rows("child"), ["one", "two", "mine"]);
     assert!(stage.instance.commit("qa", "later", None));
     let name = own["snapshot"].as_str().unwrap().split_once('@').unwrap().1.to_owned();
-    stage.ok(["vdb", "rewind", "qa", &name]);
+    stage.ok(["vdb", "rewind", "qa", "--to", &name]);
     assert_eq!(stage.rows("qa"), ["one", "two", "mine"]);
     stage.ok(["timeflow", "verify", own["snapshot"].as_str().unwrap()]);
 
@@ -125,4 +125,56 @@ fn a_daemon_that_comes_back_takes_its_databases_up() {
     assert_eq!(stage.rows("qa"), ["one"]);
     assert!(stage.instance.commit("qa", "two", None));
     stage.ok(["vdb", "snapshot", "qa"]);
+}
+
+#[test]
+fn a_detached_dsource_provisions_and_is_attached_under_another_name() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one"]);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    let files = stage.snapshots("shop")[1]["metadata"]["files"].clone();
+    stage.ok(["dsource", "detach", "shop"]);
+    assert_eq!(stage.instance.state_of("shop_staging"), None);
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one"]);
+    stage.ok(["dsource", "attach", "shop", "--staging-database", "shop_again"]);
+    assert_eq!(stage.instance.state_of("shop_again"), Some(DatabaseState::Restoring));
+    assert!(stage.instance.commit("prod", "two", None));
+    let log = stage.backup("prod", "log");
+    stage.good(&format!("RESTORE LOG [shop_again] FROM DISK = N'{log}' WITH NORECOVERY"));
+    stage.ok(["dsource", "snapshot", "shop"]);
+    // The files are called as before.
+    assert_eq!(stage.snapshots("shop")[2]["metadata"]["files"], files);
+    stage.ok(["vdb", "refresh", "qa"]);
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+    stage.run(&["dsource", "resync", "shop"]).fails_with(13, &["staging push", "restore a full backup"]);
+    stage.run(&["dsource", "configure", "shop", "--set", "a=b"]).fails_with(2, &["no settings"]);
+}
+
+#[test]
+fn a_hook_restores_what_came() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one"]);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
+    // As sqlcmd would do it, with a client that this host has.
+    let script = stage.fixture.path("restore.sh");
+    let text = format!(
+        "set -e\nfolder=$STAGING_MOUNT_BASE/DATA/db\n\
+         printf '%s\\ngo\\n' \"RESTORE DATABASE [$STAGING_DATABASE_NAME] FROM DISK = N'{full}' WITH NORECOVERY, REPLACE, \
+         MOVE N'prod' TO N'$folder/s.mdf', MOVE N'prod_log' TO N'$folder/s.ldf'\" |\n\
+         tsql -H 127.0.0.1 -p \"${{CONNECT_STRING#*,}}\" -U \"$SQLCMDUSER\" -P \"$SQLCMDPASSWORD\"\n"
+    );
+    std::fs::write(&script, text).unwrap();
+    let script = script.to_str().unwrap().to_owned();
+    stage.ok([
+        "hook", "add", "shop", "--point", "pre_sync", "--name", "restore", "--script", &script, "--user",
+        "root",
+    ]);
+    let run = stage.run(&["dsource", "snapshot", "shop"]);
+    assert_eq!(run.status, 0, "{run:?}\n{}", stage.ok(["job", "log", "12"]));
+    assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Restoring));
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one"]);
 }

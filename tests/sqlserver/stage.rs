@@ -58,7 +58,7 @@ impl Stage {
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         let mut command = self.fixture.command(arguments);
         command.env("STILLPOINT_STATE", self.fixture.path("state"));
-        Run::of(command.env("STILLPOINT_SQLSERVER_PASSWORD", PASSWORD))
+        Run::of(command.env("STILLPOINT_SOURCE_PASSWORD", PASSWORD))
     }
 
     #[track_caller]

@@ -57,7 +57,7 @@ impl SqlServer {
 fn connect(config: &Config, secrets: &Secrets) -> Result<Sql> {
     let password = secrets.get(PASSWORD).ok_or_else(|| {
         Error::new(ErrorKind::NotAllowed, format!("no password of {} is known", config.instance.user))
-            .with_hint("name its file with --password-file, or set STILLPOINT_SQLSERVER_PASSWORD")
+            .with_hint("name its file with --password-file, or set STILLPOINT_SOURCE_PASSWORD")
     })?;
     Sql::connect(&config.instance, password).map_err(|refusal| {
         let server = config.instance.connect_string();
@@ -275,8 +275,14 @@ impl Adapter for SqlServer {
     fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
         let mut config = Self::config(instance)?;
         let change: Change = read(&format!("the change of {}", instance.name), change)?;
+        if !change.settings.is_empty() || !change.unset.is_empty() {
+            return Err(Error::invalid(format!(
+                "{} is a SQL Server database, which has no settings here",
+                instance.name
+            )));
+        }
         if let Some(address) = change.instance {
-            config.instance = address;
+            address.apply(&mut config.instance)?;
         }
         if let Some(database) = change.database {
             if kind != ChangeKind::Attach {

@@ -1,5 +1,6 @@
 //! What the SQL Server adapter is asked for, what it keeps, and what it records with a snapshot.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use super::{Guid, Lsn};
 use crate::base::{Error, Result};
 
 /// The name of the login's password among the secrets.
-pub(super) const PASSWORD: &str = "sqlserver_password";
+pub(super) const PASSWORD: &str = "source_password";
 /// Where a database's files are inside a volume, as the seed has it: the volume is the mount base.
 pub(super) const FILES_FOLDER: &str = "DATA/db";
 /// Where files are kept while a database is made under their paths. Never in a snapshot that can be provisioned from.
@@ -57,8 +58,40 @@ pub(super) struct Config {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Change {
-    pub instance: Option<Address>,
+    #[serde(alias = "source")]
+    pub instance: Option<AddressChange>,
+    /// Another name of the staging database.
     pub database: Option<String>,
+    /// A database has none; every change has the field.
+    pub settings: BTreeMap<String, String>,
+    pub unset: Vec<String>,
+}
+
+/// What changes of an instance's address; the rest stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AddressChange {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    /// In the words of another kind of source: refused.
+    pub tls: Option<String>,
+    pub ca: Option<PathBuf>,
+}
+
+impl AddressChange {
+    pub(super) fn apply(self, address: &mut Address) -> Result<()> {
+        if self.tls.is_some() {
+            return Err(Error::invalid("how a SQL Server is connected to is said at the link: --encryption"));
+        }
+        address.ca = self.ca.or_else(|| address.ca.clone());
+        address.host = self.host.unwrap_or_else(|| address.host.clone());
+        address.user = self.user.unwrap_or_else(|| address.user.clone());
+        if self.port.is_some() {
+            (address.port, address.instance) = (self.port, None);
+        }
+        Ok(())
+    }
 }
 
 /// One file of a database.
