@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, ErrorKind, Result};
 
 /// A database installation found on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,7 +329,9 @@ pub trait Adapter: Send + Sync {
     fn monitor(&self, instance: &Instance) -> Result<Health>;
 
     /// What the source says of a staging server: facts, and problems to come. Asked less often.
-    fn ask_source(&self, instance: &Instance) -> Result<Told>;
+    fn ask_source(&self, _instance: &Instance) -> Result<Told> {
+        Ok(Told::default())
+    }
 
     /// Holds a server's files at one exact point and says which. `thaw` follows, whatever happens.
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described>;
@@ -344,13 +346,19 @@ pub trait Adapter: Send + Sync {
 
     /// How a point in time is reached. `Range` when it is too early,
     /// `NotFound` when there is none of that name: an older timeflow may have it. `Precondition` when it is not there yet.
-    fn find_point(&self, history: &History<'_>, target: &Target) -> Result<Point>;
+    fn find_point(&self, history: &History<'_>, _target: &Target) -> Result<Point> {
+        Err(no_points(&history.instance.name))
+    }
 
     /// From where to where there are points.
-    fn span(&self, history: &History<'_>) -> Result<Span>;
+    fn span(&self, _history: &History<'_>) -> Result<Span> {
+        Ok(Span::default())
+    }
 
     /// Removes kept logs that nobody needs who starts from a snapshot with these records, or a later one; says how many.
-    fn prune_logs(&self, instance: &Instance, oldest: &Value) -> Result<usize>;
+    fn prune_logs(&self, _instance: &Instance, _oldest: &Value) -> Result<usize> {
+        Ok(0)
+    }
 
     /// The configuration of a VDB made of a snapshot with these records.
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value>;
@@ -397,4 +405,14 @@ pub trait Adapter: Send + Sync {
     fn hook_access(&self, instance: &Instance, _door: &Path) -> Result<HookAccess> {
         Ok(HookAccess { variables: self.connection(instance), ..HookAccess::default() })
     }
+}
+
+/// Refuses a point in time of what keeps no logs.
+fn no_points(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "{name} keeps no logs, so it has no points in time, only its snapshots: see `stillpoint timeflow list {name}`"
+        ),
+    )
 }

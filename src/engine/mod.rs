@@ -62,6 +62,8 @@ pub use simulate::{ScheduledRuns, Simulation, SimulationRequest};
 pub use sources::{NewSource, SourceChange, SourceView};
 pub use tokens::{Shown, TokenRequest};
 pub use volumes::Volumes;
+#[cfg(test)]
+pub(crate) use volumes::testing::Names;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Problem};
 use crate::base::{Clock, Error, ErrorKind, Random, Result, Storage};

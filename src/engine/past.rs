@@ -63,50 +63,15 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::Arc;
 
     use super::*;
     use crate::base::{SeededRandom, SimClock, SimStorage};
     use crate::catalog::{Catalog, JobKind, JobStatus, Severity};
-    use crate::engine::{Parts, Volumes};
+    use crate::engine::Parts;
+    use crate::engine::volumes::testing::Names;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-    struct NoVolumes;
-
-    impl Volumes for NoVolumes {
-        fn exists(&self, _volume: &str) -> Result<bool> {
-            Ok(false)
-        }
-        fn create(&self, _volume: &str) -> Result<()> {
-            Ok(())
-        }
-        fn destroy(&self, _volume: &str) -> Result<()> {
-            Ok(())
-        }
-        fn snapshot(&self, _volume: &str, _name: &str) -> Result<()> {
-            Ok(())
-        }
-        fn destroy_snapshot(&self, _volume: &str, _name: &str) -> Result<()> {
-            Ok(())
-        }
-        fn clone_snapshot(&self, _volume: &str, _snapshot: &str, _name: &str) -> Result<()> {
-            Ok(())
-        }
-        fn snapshot_folder(&self, volume: &str, _snapshot: &str) -> PathBuf {
-            volume.into()
-        }
-        fn set_quota(&self, _volume: &str, _bytes: Option<u64>) -> Result<()> {
-            Ok(())
-        }
-        fn holds(&self, _volume: &str) -> Result<Vec<(String, Vec<String>)>> {
-            Ok(Vec::new())
-        }
-        fn folder(&self, volume: &str) -> PathBuf {
-            volume.into()
-        }
-    }
 
     fn put_job(engine: &Engine, id: u64, status: JobStatus) {
         let ended = status.is_final().then(|| engine.now());
@@ -123,7 +88,7 @@ mod tests {
             catalog: Catalog::open(&SimStorage::new()).unwrap(),
             storage: Arc::new(SimStorage::new()),
             adapters: Vec::new(),
-            volumes: Arc::new(NoVolumes),
+            volumes: Arc::new(Names::default()),
             store: "/store".into(),
             state: folder.path().join("state"),
             clock: clock.clone(),

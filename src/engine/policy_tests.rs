@@ -3,80 +3,22 @@
 //! The datasets are records alone: what is looked at here asks no server. Seeds are printed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::volumes::testing::Names;
 use super::{Engine, NewPolicy, Parts, Volumes};
 use crate::adapter::postgres::{Installations, Postgres};
-use crate::base::{Clock, Error, Random, Result, SeededRandom, SimClock, SimStorage, SystemRandom};
+use crate::base::{Clock, Random, SeededRandom, SimClock, SimStorage, SystemRandom};
 use crate::catalog::{
     Catalog, Dataset, DatasetState, Event, Job, JobKind, JobStatus, PolicyBinding, PolicyKind, Retention,
     Snapshot, SnapshotState, Timeflow, TimeflowState,
 };
 use crate::schedule::{CronSchedule, RetentionPolicy};
-
-/// Volumes as names of snapshots, and quotas.
-#[derive(Default)]
-struct Names {
-    snapshots: Mutex<BTreeMap<String, BTreeSet<String>>>,
-    quotas: Mutex<BTreeMap<String, u64>>,
-}
-
-impl Volumes for Names {
-    fn exists(&self, volume: &str) -> Result<bool> {
-        Ok(self.snapshots.lock().contains_key(volume))
-    }
-
-    fn create(&self, volume: &str) -> Result<()> {
-        self.snapshots.lock().insert(volume.into(), BTreeSet::new());
-        Ok(())
-    }
-
-    fn destroy(&self, volume: &str) -> Result<()> {
-        let gone = self.snapshots.lock().remove(volume);
-        gone.map(drop).ok_or_else(|| Error::not_found(volume))
-    }
-
-    fn snapshot(&self, volume: &str, name: &str) -> Result<()> {
-        self.snapshots.lock().entry(volume.into()).or_default().insert(name.into());
-        Ok(())
-    }
-
-    fn destroy_snapshot(&self, volume: &str, name: &str) -> Result<()> {
-        let gone = self.snapshots.lock().entry(volume.into()).or_default().remove(name);
-        if gone { Ok(()) } else { Err(Error::not_found(name)) }
-    }
-
-    fn clone_snapshot(&self, _volume: &str, _snapshot: &str, name: &str) -> Result<()> {
-        self.create(name)
-    }
-
-    fn set_quota(&self, volume: &str, bytes: Option<u64>) -> Result<()> {
-        match bytes {
-            Some(bytes) => drop(self.quotas.lock().insert(volume.into(), bytes)),
-            None => drop(self.quotas.lock().remove(volume)),
-        }
-        Ok(())
-    }
-
-    fn holds(&self, _volume: &str) -> Result<Vec<(String, Vec<String>)>> {
-        Ok(Vec::new())
-    }
-
-    fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {
-        self.folder(volume).join(snapshot)
-    }
-
-    fn folder(&self, volume: &str) -> PathBuf {
-        PathBuf::from("/nowhere").join(volume)
-    }
-}
 
 pub(super) struct Bench {
     pub(super) engine: Arc<Engine>,

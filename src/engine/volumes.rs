@@ -23,3 +23,71 @@ pub trait Volumes: Send + Sync {
     /// Where a volume's files are.
     fn folder(&self, volume: &str) -> PathBuf;
 }
+
+/// A stand-in for the store, for tests that need none.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::base::Error;
+
+    /// Volumes as names of snapshots, and quotas.
+    #[derive(Default)]
+    pub(crate) struct Names {
+        pub(crate) snapshots: Mutex<BTreeMap<String, BTreeSet<String>>>,
+        pub(crate) quotas: Mutex<BTreeMap<String, u64>>,
+    }
+
+    impl Volumes for Names {
+        fn exists(&self, volume: &str) -> Result<bool> {
+            Ok(self.snapshots.lock().contains_key(volume))
+        }
+
+        fn create(&self, volume: &str) -> Result<()> {
+            self.snapshots.lock().insert(volume.into(), BTreeSet::new());
+            Ok(())
+        }
+
+        fn destroy(&self, volume: &str) -> Result<()> {
+            let gone = self.snapshots.lock().remove(volume);
+            gone.map(drop).ok_or_else(|| Error::not_found(volume))
+        }
+
+        fn snapshot(&self, volume: &str, name: &str) -> Result<()> {
+            self.snapshots.lock().entry(volume.into()).or_default().insert(name.into());
+            Ok(())
+        }
+
+        fn destroy_snapshot(&self, volume: &str, name: &str) -> Result<()> {
+            let gone = self.snapshots.lock().entry(volume.into()).or_default().remove(name);
+            if gone { Ok(()) } else { Err(Error::not_found(name)) }
+        }
+
+        fn clone_snapshot(&self, _volume: &str, _snapshot: &str, name: &str) -> Result<()> {
+            self.create(name)
+        }
+
+        fn set_quota(&self, volume: &str, bytes: Option<u64>) -> Result<()> {
+            match bytes {
+                Some(bytes) => drop(self.quotas.lock().insert(volume.into(), bytes)),
+                None => drop(self.quotas.lock().remove(volume)),
+            }
+            Ok(())
+        }
+
+        fn holds(&self, _volume: &str) -> Result<Vec<(String, Vec<String>)>> {
+            Ok(Vec::new())
+        }
+
+        fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {
+            self.folder(volume).join(snapshot)
+        }
+
+        fn folder(&self, volume: &str) -> PathBuf {
+            PathBuf::from("/nowhere").join(volume)
+        }
+    }
+}

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
-    Point, Problem, Repository, Secrets, Span, Synced, Target, Task, Told, VdbOptions, Verified,
+    Abilities, Adapter, ChangeKind, Described, Health, HookAccess, Instance, LinkPlan, Parent, Problem,
+    Repository, Secrets, Synced, Target, Task, VdbOptions, Verified, no_points,
 };
 use crate::base::{Clock, Error, ErrorKind, OsUser, Random, Result};
 use crate::hook::{Limits, Runner};
@@ -148,10 +148,6 @@ impl Adapter for Commands {
         Ok(health(&self.application(instance)?))
     }
 
-    fn ask_source(&self, _instance: &Instance) -> Result<Told> {
-        Ok(Default::default())
-    }
-
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
         let application = self.application(instance)?;
         let describe = |held| {
@@ -179,18 +175,6 @@ impl Adapter for Commands {
 
     fn describe_end(&self, _instance: &Instance, _metadata: &mut Value) -> Result<()> {
         Ok(())
-    }
-
-    fn find_point(&self, history: &History<'_>, _target: &Target) -> Result<Point> {
-        Err(no_points(&history.instance.name))
-    }
-
-    fn span(&self, _history: &History<'_>) -> Result<Span> {
-        Ok(Span::default())
-    }
-
-    fn prune_logs(&self, _instance: &Instance, _oldest: &Value) -> Result<usize> {
-        Ok(0)
     }
 
     fn plan_vdb(&self, parent: &Value, _metadata: &Value, options: &VdbOptions) -> Result<Value> {
@@ -346,15 +330,5 @@ fn no_source(name: &str, for_what: &str) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!("{name} is an application with commands, and has no source {for_what}"),
-    )
-}
-
-fn no_points(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "{name} is an application with commands, which leaves no logs: it has no points in time, only its snapshots; \
-             name one as {name}@SNAPSHOT, see `stillpoint timeflow list {name}`"
-        ),
     )
 }

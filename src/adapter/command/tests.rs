@@ -4,6 +4,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::super::History;
 use super::*;
 use crate::base::{OsUser, SystemClock, SystemRandom};
 

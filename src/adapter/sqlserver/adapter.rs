@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::super::{
-    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
-    Point, Problem, Repository, Secrets, Span, Synced, Target, Task, Told, VdbOptions, Verified,
+    Abilities, Adapter, ChangeKind, Described, Health, HookAccess, Instance, LinkPlan, Parent, Problem,
+    Repository, Secrets, Synced, Target, Task, VdbOptions, Verified, no_points,
 };
 use super::client::{Refusal, Sql};
 use super::config::{Change, Config, FILES_FOLDER, FileRecord, LinkRequest, Metadata, PASSWORD, keep, read};
@@ -442,10 +442,6 @@ impl Adapter for SqlServer {
         Ok(health)
     }
 
-    fn ask_source(&self, _instance: &Instance) -> Result<Told> {
-        Ok(Default::default())
-    }
-
     fn quiesce(&self, instance: &Instance, task: &mut dyn Task) -> Result<Described> {
         let mut at = self.at(instance)?;
         if !at.config.vdb {
@@ -518,18 +514,6 @@ impl Adapter for SqlServer {
         let staging =
             Staging { database: config.database(&instance.name), volume: &instance.volume, config: &config };
         staging.still(&mut sql, &recorded)
-    }
-
-    fn find_point(&self, history: &History<'_>, _target: &Target) -> Result<Point> {
-        Err(no_points(&history.instance.name))
-    }
-
-    fn span(&self, _history: &History<'_>) -> Result<Span> {
-        Ok(Span::default())
-    }
-
-    fn prune_logs(&self, _instance: &Instance, _oldest: &Value) -> Result<usize> {
-        Ok(0)
     }
 
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
@@ -687,13 +671,4 @@ fn check_name(name: &str) -> Result<()> {
         true => Ok(()),
         false => Err(Error::invalid(format!("{name:?} cannot be the name of a database"))),
     }
-}
-
-fn no_points(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "{name} keeps no log backups, so it has no points in time: provision from one of its snapshots"
-        ),
-    )
 }

@@ -1,7 +1,5 @@
 //! Every operation of the table, asked for by each role and by nobody, over the routes themselves.
 
-use std::path::PathBuf;
-
 use axum::{Extension, Router};
 use serde_json::json;
 use tower::ServiceExt;
@@ -11,47 +9,12 @@ use crate::api::operations::{Answer, operations};
 use crate::api::{Via, router};
 use crate::base::{SeededRandom, SimStorage, SystemClock};
 use crate::catalog::{Catalog, DatasetState, Group, Job, JobKind, JobStatus, SourceConfig};
-use crate::engine::{Parts, TokenRequest, Volumes};
+use crate::engine::{Names, Parts, TokenRequest};
 
 /// An engine without adapters over a simulated store: what is allowed gets as far as the engine, and no further.
 struct Bench {
     engine: Arc<Engine>,
     _folder: tempfile::TempDir,
-}
-
-struct NoVolumes;
-
-impl Volumes for NoVolumes {
-    fn exists(&self, _volume: &str) -> Result<bool> {
-        Ok(false)
-    }
-    fn create(&self, _volume: &str) -> Result<()> {
-        Ok(())
-    }
-    fn destroy(&self, _volume: &str) -> Result<()> {
-        Ok(())
-    }
-    fn snapshot(&self, _volume: &str, _name: &str) -> Result<()> {
-        Ok(())
-    }
-    fn destroy_snapshot(&self, _volume: &str, _name: &str) -> Result<()> {
-        Ok(())
-    }
-    fn clone_snapshot(&self, _volume: &str, _snapshot: &str, _name: &str) -> Result<()> {
-        Ok(())
-    }
-    fn snapshot_folder(&self, volume: &str, _snapshot: &str) -> PathBuf {
-        volume.into()
-    }
-    fn set_quota(&self, _volume: &str, _bytes: Option<u64>) -> Result<()> {
-        Ok(())
-    }
-    fn holds(&self, _volume: &str) -> Result<Vec<(String, Vec<String>)>> {
-        Ok(Vec::new())
-    }
-    fn folder(&self, volume: &str) -> PathBuf {
-        volume.into()
-    }
 }
 
 /// Group `mine` has the source `crm`, the dSource `shop` and the VDB `qa` with a job each; group `theirs` has
@@ -62,7 +25,7 @@ fn bench() -> Bench {
         catalog: Catalog::open(&SimStorage::new()).unwrap(),
         storage: Arc::new(SimStorage::new()),
         adapters: Vec::new(),
-        volumes: Arc::new(NoVolumes),
+        volumes: Arc::new(Names::default()),
         store: "/store".into(),
         state: folder.path().join("state"),
         clock: Arc::new(SystemClock),
@@ -237,6 +200,7 @@ fn may(role: TokenRole, operation: &Operation, is_vdb: bool) -> bool {
         "start_dataset",
         "stop_dataset",
         "take_snapshot",
+        "verify_snapshot",
         "make_bookmark",
         "delete_dataset",
         "cancel_job",
