@@ -178,3 +178,61 @@ fn a_hook_restores_what_came() {
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     assert_eq!(stage.rows("qa"), ["one"]);
 }
+
+#[test]
+fn what_an_interrupted_operation_left_is_put_right() {
+    let stage = Stage::new();
+    let full = stage.production("prod", &["one"]);
+    assert_eq!(stage.link("shop", "shop_staging").status, 3);
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    let before = stage.instance.restore_position("shop_staging").unwrap();
+    let volume = stage.volume("shop");
+    let (aside, folder) = (volume.join("DATA/aside"), volume.join("DATA/db"));
+    let goes_on = || {
+        stage.ok(["dsource", "enable", "shop"]);
+        assert_eq!(stage.instance.restore_position("shop_staging").unwrap(), before);
+        assert!(!aside.exists());
+    };
+
+    // Before the drop, and somebody restored since: what lies aside is old.
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::write(aside.join("1"), "old").unwrap();
+    stage.ok(["dsource", "disable", "shop"]);
+    goes_on();
+    // After the drop.
+    stage.ok(["dsource", "disable", "shop"]);
+    std::fs::create_dir(&aside).unwrap();
+    let places = [(1, "shop_staging.mdf"), (2, "shop_staging_log.ldf")];
+    for (number, file) in places {
+        std::fs::rename(folder.join(file), aside.join(number.to_string())).unwrap();
+    }
+    goes_on();
+    // After the new database was made, which has the files' places.
+    stage.ok(["dsource", "disable", "shop"]);
+    std::fs::create_dir(&aside).unwrap();
+    for (number, file) in places {
+        std::fs::rename(folder.join(file), aside.join(number.to_string())).unwrap();
+    }
+    let shown = folder.display();
+    stage.good(&format!(
+        "CREATE DATABASE [shop_staging] ON PRIMARY (NAME = N'prod', FILENAME = N'{shown}/shop_staging.mdf') \
+         LOG ON (NAME = N'prod_log', FILENAME = N'{shown}/shop_staging_log.ldf')"
+    ));
+    goes_on();
+    // In the middle of putting them under it.
+    stage.ok(["dsource", "disable", "shop"]);
+    std::fs::create_dir(&aside).unwrap();
+    for (number, file) in places {
+        std::fs::rename(folder.join(file), aside.join(number.to_string())).unwrap();
+    }
+    stage.good(&format!(
+        "CREATE DATABASE [shop_staging] ON PRIMARY (NAME = N'prod', FILENAME = N'{shown}/shop_staging.mdf') \
+         LOG ON (NAME = N'prod_log', FILENAME = N'{shown}/shop_staging_log.ldf'); \
+         ALTER DATABASE [shop_staging] SET OFFLINE WITH ROLLBACK IMMEDIATE"
+    ));
+    std::fs::rename(aside.join("1"), folder.join("shop_staging.mdf")).unwrap();
+    goes_on();
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one"]);
+}

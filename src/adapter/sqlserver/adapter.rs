@@ -90,6 +90,14 @@ impl At<'_> {
         Ok(found.filter(|found| found.outside(&volume).is_none()))
     }
 
+    /// The same, after what an operation left that did not end was ended.
+    fn settled(&mut self) -> Result<Option<DatabaseState>> {
+        let (name, volume, records) = (self.name().to_owned(), self.volume().to_owned(), self.records()?);
+        let found = self.own()?;
+        let there = files::settle(&mut self.sql, &name, found.as_ref(), &records, &volume)?;
+        Ok(found.filter(|_| there))
+    }
+
     /// Its files as they were when the instance last let go of it, or when it was made.
     fn records(&self) -> Result<Vec<FileRecord>> {
         Ok(files::recall(self.volume())?.unwrap_or_else(|| self.config.files.clone()))
@@ -154,7 +162,7 @@ impl At<'_> {
     /// Lets go of a database; its files stay on the volume as they are.
     fn let_go(&mut self, task: &mut dyn Task) -> Result<()> {
         let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
-        let Some(found) = self.own()? else { return Ok(()) };
+        let Some(found) = self.settled()? else { return Ok(()) };
         if !volume.is_dir() || found.files.iter().all(|(_, path)| !path.exists()) {
             // Nothing of it is left to keep.
             self.sql.change(&statements::drop(&name))?;
@@ -347,7 +355,7 @@ impl Adapter for SqlServer {
     fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         let mut at = self.at(instance)?;
         let (name, volume) = (at.name().to_owned(), at.volume().to_owned());
-        if let Some(found) = at.own()? {
+        if let Some(found) = at.settled()? {
             // After the mount was made anew what it has open is not what is there.
             if found.state != RESTORING {
                 at.sql.change(&statements::offline(&name))?;
@@ -361,9 +369,6 @@ impl Adapter for SqlServer {
             return Ok(());
         }
         let records = at.records()?;
-        if files::are_aside(&volume) {
-            files::put_back(&records, &volume)?;
-        }
         if records.is_empty() || records.iter().any(|file| !file.place(&volume).exists()) {
             task.warn(&format!(
                 "SKIP_ATTACH_OPERATION: what {name} consists of is not known; restore a full backup into it"
@@ -572,7 +577,7 @@ impl Adapter for SqlServer {
     fn start(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         let mut at = self.at(instance)?;
         let name = at.name().to_owned();
-        match at.own()? {
+        match at.settled()? {
             // What it has open may be of a mount that is gone.
             Some(_) => {
                 at.sql.change(&statements::offline(&name))?;
@@ -581,9 +586,6 @@ impl Adapter for SqlServer {
             None => {
                 at.check_free()?;
                 let (records, volume) = (at.records()?, at.volume().to_owned());
-                if files::are_aside(&volume) {
-                    files::put_back(&records, &volume)?;
-                }
                 files::attach(&mut at.sql, &name, &records, &volume)?;
             }
         }

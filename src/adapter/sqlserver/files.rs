@@ -5,7 +5,7 @@
 //! documented for restoring files: what came of it is compared before it is used.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::super::Task;
@@ -81,15 +81,64 @@ pub(super) fn let_go(sql: &mut Sql, name: &str, files: &[FileRecord], volume: &P
     fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder.display().to_string(), e))?;
     for file in files {
         let (from, to) = (file.place(volume), folder.join(file.id.to_string()));
-        match fs::hard_link(&from, &to) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("link", &from.display().to_string(), e));
-            }
-            _ => {}
-        }
+        // What lies there is of an attempt that did not end: the database has the files.
+        remove(&to)?;
+        fs::hard_link(&from, &to).map_err(|e| Error::io("link", &from.display().to_string(), e))?;
     }
     sql.change(&statements::drop(name))?;
     put_back(files, volume)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", &path.display().to_string(), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+    number(one).is_some_and(|found| number(other) == Some(found))
+}
+
+/// Ends what an operation left that did not end: then each file has its own place and no other, and a database that was only
+/// made for them is gone. Says whether the instance still has the database.
+pub(super) fn settle(
+    sql: &mut Sql,
+    name: &str,
+    found: Option<&DatabaseState>,
+    files: &[FileRecord],
+    volume: &Path,
+) -> Result<bool> {
+    let folder = aside(volume);
+    if !are_aside(volume) {
+        return Ok(found.is_some());
+    }
+    let Some(found) = found else {
+        put_back(files, volume)?;
+        return Ok(false);
+    };
+    let records = found.records();
+    let kept = |file: &FileRecord| folder.join(file.id.to_string());
+    let linked = |file: &FileRecord| !kept(file).exists() || is_same(&kept(file), &file.place(volume));
+    // One that was made for what lies aside is new: it restores nothing, and has GUIDs of its own.
+    let known = |file: &FileRecord| files.iter().any(|other| other.guid.is_some() && other.guid == file.guid);
+    if found.redo_start_lsn.is_some()
+        || found.standby
+        || records.iter().all(linked)
+        || records.iter().all(known)
+    {
+        // It was to be let go of, and was not yet, or was restored into since.
+        fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder.display().to_string(), e))?;
+        return Ok(true);
+    }
+    // It was made for the files that lie aside. Closed, its own stay for them to replace.
+    sql.change(&statements::offline(name))?;
+    sql.change(&statements::drop(name))?;
+    put_back(&records, volume)?;
+    Ok(false)
 }
 
 /// Moves files that are aside back to their places.
@@ -151,11 +200,7 @@ pub(super) fn take_up(
     fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder.display().to_string(), e))?;
     for file in files {
         let from = file.place(volume);
-        let kept = folder.join(file.id.to_string());
-        // Aside already when an earlier attempt ended here.
-        if !kept.exists() {
-            rename(&from, &kept)?;
-        }
+        rename(&from, &folder.join(file.id.to_string()))?;
     }
     let taken = under_new(sql, name, files, volume, &folder);
     if taken.is_err() {
