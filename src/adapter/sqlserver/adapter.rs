@@ -340,14 +340,9 @@ impl Adapter for SqlServer {
         self.start_staging(instance, task)
     }
 
+    /// With the files that it has now: by them it is taken up again.
     fn reconfigure(&self, instance: &Instance) -> Result<Value> {
-        let mut at = self.at(instance)?;
-        let found = at.own()?;
-        let mut config = at.config;
-        if let Some(found) = found {
-            config.files = found.records();
-        }
-        keep("the configuration", &config)
+        self.detached(instance)
     }
 
     /// Has the instance take up the staging database. When it cannot, the storage is there all the same: a full restore
