@@ -67,9 +67,7 @@ impl Engine {
         let id = dataset.id;
         let warnings = plan.warnings;
         let accepted = self.submit(new, move |task| {
-            for warning in &warnings {
-                task.log(&format!("note: {warning}"));
-            }
+            log_notes(&warnings, task);
             engine.carry_out_link(dataset, &timeflow, task)
         });
         if accepted.is_err() {
@@ -184,5 +182,12 @@ impl Engine {
         if let Err(e) = self.remove_dataset(dataset, false, task) {
             task.warn(&format!("not all could be taken back: {e}; the next start of the daemon tries again"));
         }
+    }
+}
+
+/// What a plan has to say, for the job's log.
+pub(super) fn log_notes(warnings: &[String], task: &mut JobTask) {
+    for warning in warnings {
+        task.log(&format!("note: {warning}"));
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
+use super::link::log_notes;
 use super::locks::Hold;
 use super::secrets::{OWN, check_secret_names};
 use super::sources::source_after;
@@ -218,9 +219,7 @@ impl Engine {
         request: &ChangeRequest,
         task: &mut JobTask,
     ) -> Result<()> {
-        for warning in &plan.warnings {
-            task.log(&format!("note: {warning}"));
-        }
+        log_notes(&plan.warnings, task);
         let timeflow = self.current_timeflow(old)?;
         let adapter = Arc::clone(self.adapter(&old.adapter)?);
         // What an earlier link may have left. A source that is gone for good must not keep it from another.
@@ -336,9 +335,7 @@ impl Engine {
         request: &ChangeRequest,
         task: &mut JobTask,
     ) -> Result<()> {
-        for warning in &plan.warnings {
-            task.log(&format!("note: {warning}"));
-        }
+        log_notes(&plan.warnings, task);
         let old = self.current_timeflow(dataset)?;
         let before = self.secrets.get(dataset.id)?;
         self.keep_old_secrets(&old, request)?;

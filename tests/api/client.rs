@@ -60,11 +60,9 @@ impl Daemon {
 
     /// Ends the daemon in order, and waits for its end.
     pub(crate) fn stop(&self) {
-        let Some(pid) = self.fixture.mounting_process() else { return };
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ended, None).unwrap();
+        if self.fixture.mounting_process().is_some() {
+            self.fixture.end();
+        }
     }
 
     /// Makes a token and returns its text.

@@ -149,11 +149,20 @@ impl Fixture {
         ours.then(|| Pid::from_raw(pid.parse().unwrap()).unwrap())
     }
 
+    /// Ends the mounting process in order, and waits for its end.
+    pub fn end(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// Kills the mounting process as a crash would.
     pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = self.mounting_process().expect("the store is mounted");
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        kill_process(pid, Signal::KILL).unwrap();
+        kill_process(pid, signal).unwrap();
         let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut ended, None).unwrap();
     }

@@ -79,11 +79,7 @@ impl Bench {
     }
 
     fn stop_daemon(&self) {
-        let pid = self.fixture.mounting_process().expect("a daemon runs");
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ended, None).unwrap();
+        self.fixture.end();
     }
 
     fn run(&self, arguments: &[&str]) -> Run {
@@ -137,6 +133,17 @@ impl Bench {
 
     fn tell(&self, word: &str) {
         fs::write(self.fixture.path("control"), word).unwrap();
+    }
+
+    /// Starts a snapshot that stays in its quiesce, and returns the folder once it is there.
+    fn hang(&self, name: &str) -> PathBuf {
+        self.tell("hang");
+        self.ok(["dsource", "snapshot", name, "--no-wait"]);
+        let folder = self.folder(name);
+        while !folder.join("holding").exists() {
+            std::thread::yield_now();
+        }
+        folder
     }
 
     fn show(&self, name: &str) -> Value {
@@ -312,12 +319,7 @@ fn a_quiesce_that_fails_or_hangs_is_thawed_and_leaves_no_snapshot() {
 fn what_a_killed_daemon_held_is_let_go() {
     let bench = Bench::new();
     bench.link_told("app", "3600");
-    bench.tell("hang");
-    bench.ok(["dsource", "snapshot", "app", "--no-wait"]);
-    let folder = bench.folder("app");
-    while !folder.join("holding").exists() {
-        std::thread::yield_now();
-    }
+    let folder = bench.hang("app");
     bench.fixture.kill();
     bench.start_daemon();
     assert_eq!((bench.thaws("app"), bench.snapshots("app").len()), (2, 1));
@@ -355,12 +357,7 @@ fn a_thaw_that_fails_is_a_fault_and_tried_again() {
 fn a_job_cancelled_before_it_begins_leaves_nothing() {
     let bench = Bench::with_one_worker();
     bench.link_told("app", "3600");
-    bench.tell("hang");
-    bench.ok(["dsource", "snapshot", "app", "--no-wait"]);
-    let folder = bench.folder("app");
-    while !folder.join("holding").exists() {
-        std::thread::yield_now();
-    }
+    bench.hang("app");
     bench.ok(["vdb", "provision", "--name", "qa", "--from", "app", "--no-wait"]);
     assert_eq!(bench.show("qa")["state"], "creating");
     let queued = |kind: &str| {

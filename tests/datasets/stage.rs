@@ -59,11 +59,7 @@ impl Stage {
 
     /// Ends the daemon in order, and waits for its end.
     pub(crate) fn stop_daemon(&self) {
-        let pid = self.fixture.mounting_process().expect("a daemon runs");
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ended, None).unwrap();
+        self.fixture.end();
     }
 
     pub(crate) fn daemon_log(&self) -> String {

@@ -7,17 +7,9 @@ use stillpoint_tds_server::reply::Part;
 
 use crate::stage::Stage;
 
-fn linked() -> (Stage, String) {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    let run = stage.link("shop", "shop_staging");
-    assert_eq!(run.status, 3, "{run:?}\n{}", stage.daemon_log());
-    (stage, full)
-}
-
 #[test]
 fn each_check_fails_by_itself() {
-    let (stage, full) = linked();
+    let (stage, full) = Stage::linked();
     let snapshot = || stage.run(&["dsource", "snapshot", "shop"]);
     // ONLINE, as the link left it: not the first snapshot any more.
     snapshot()

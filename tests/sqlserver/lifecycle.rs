@@ -77,11 +77,7 @@ fn staging_push_from_link_to_vdb() {
 
 #[test]
 fn a_disabled_staging_database_goes_on_where_it_was() {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 3);
-    stage.restore_full("shop", "shop_staging", "prod", &full);
-    stage.ok(["dsource", "snapshot", "shop"]);
+    let (stage, _) = Stage::restored();
     let before = stage.instance.restore_position("shop_staging").unwrap();
     stage.ok(["dsource", "disable", "shop"]);
     assert_eq!(stage.instance.state_of("shop_staging"), None);
@@ -108,11 +104,7 @@ fn a_disabled_staging_database_goes_on_where_it_was() {
 
 #[test]
 fn a_daemon_that_comes_back_takes_its_databases_up() {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 3);
-    stage.restore_full("shop", "shop_staging", "prod", &full);
-    stage.ok(["dsource", "snapshot", "shop"]);
+    let (stage, _) = Stage::restored();
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     stage.stop_daemon();
     assert_eq!(stage.instance.state_of("qa"), None);
@@ -129,11 +121,7 @@ fn a_daemon_that_comes_back_takes_its_databases_up() {
 
 #[test]
 fn a_detached_dsource_provisions_and_is_attached_under_another_name() {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 3);
-    stage.restore_full("shop", "shop_staging", "prod", &full);
-    stage.ok(["dsource", "snapshot", "shop"]);
+    let (stage, _) = Stage::restored();
     let files = stage.snapshots("shop")[1]["metadata"]["files"].clone();
     stage.ok(["dsource", "detach", "shop"]);
     assert_eq!(stage.instance.state_of("shop_staging"), None);
@@ -155,9 +143,7 @@ fn a_detached_dsource_provisions_and_is_attached_under_another_name() {
 
 #[test]
 fn a_hook_restores_what_came() {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 3);
+    let (stage, full) = Stage::linked();
     // As sqlcmd would do it, with a client that this host has.
     let script = stage.fixture.path("restore.sh");
     let text = format!(
@@ -181,11 +167,7 @@ fn a_hook_restores_what_came() {
 
 #[test]
 fn what_an_interrupted_operation_left_is_put_right() {
-    let stage = Stage::new();
-    let full = stage.production("prod", &["one"]);
-    assert_eq!(stage.link("shop", "shop_staging").status, 3);
-    stage.restore_full("shop", "shop_staging", "prod", &full);
-    stage.ok(["dsource", "snapshot", "shop"]);
+    let (stage, _) = Stage::restored();
     let before = stage.instance.restore_position("shop_staging").unwrap();
     let volume = stage.volume("shop");
     let (aside, folder) = (volume.join("DATA/aside"), volume.join("DATA/db"));

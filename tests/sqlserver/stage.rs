@@ -36,6 +36,24 @@ impl Stage {
         stage
     }
 
+    /// The same with the database `prod` that holds `one`, and `shop` linked by the staging database `shop_staging`; the full
+    /// backup of `prod` beside it. The first snapshot is of an empty database, which is a warning.
+    pub(crate) fn linked() -> (Self, String) {
+        let stage = Self::new();
+        let full = stage.production("prod", &["one"]);
+        let run = stage.link("shop", "shop_staging");
+        assert_eq!(run.status, 3, "{run:?}\n{}", stage.daemon_log());
+        (stage, full)
+    }
+
+    /// The same with that backup restored and snapshotted.
+    pub(crate) fn restored() -> (Self, String) {
+        let (stage, full) = Self::linked();
+        stage.restore_full("shop", "shop_staging", "prod", &full);
+        stage.ok(["dsource", "snapshot", "shop"]);
+        (stage, full)
+    }
+
     pub(crate) fn start_daemon(&self) {
         let mount = self.fixture.mount_path();
         let run = self.run(&["daemon", "--background", "--mount", mount.to_str().unwrap()]);
@@ -44,11 +62,7 @@ impl Stage {
 
     /// Ends the daemon in order, and waits for its end.
     pub(crate) fn stop_daemon(&self) {
-        let pid = self.fixture.mounting_process().expect("a daemon runs");
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ended, None).unwrap();
+        self.fixture.end();
     }
 
     pub(crate) fn daemon_log(&self) -> String {

@@ -79,8 +79,11 @@ impl At<'_> {
         &self.instance.volume
     }
 
-    fn staging(&self) -> Staging<'_> {
-        Staging { database: self.name(), volume: self.volume(), config: &self.config }
+    /// The connection, and the staging database that is asked over it.
+    fn staging(&mut self) -> (&mut Sql, Staging<'_>) {
+        let Self { sql, config, instance, .. } = self;
+        let (database, volume) = (config.database(&instance.name), instance.volume.as_path());
+        (sql, Staging { database, volume, config })
     }
 
     /// The database when the instance has it with files of this volume; one of the same name with others is somebody else's.
@@ -168,18 +171,29 @@ impl At<'_> {
             self.sql.change(&statements::drop(&name))?;
             return Ok(());
         }
-        files::remember(&volume, &found.records())?;
-        if found.state == RESTORING {
-            task.log(&format!("{name} is dropped, and its files kept"));
-            return files::let_go(&mut self.sql, &name, &found.records(), &volume);
-        }
-        // One that waits for more restores cannot be detached either.
+        // One that waits for more restores cannot be detached.
         if found.state == "ONLINE" && !found.standby {
+            files::remember(&volume, &found.records())?;
             self.sql.change(&statements::single_user(&name))?;
             self.sql.change(&statements::detach(&name))?;
             return Ok(());
         }
-        files::let_go(&mut self.sql, &name, &found.records(), &volume)
+        task.log(&format!("{name} is dropped, and its files kept"));
+        self.drop_and_keep(&found)
+    }
+
+    fn drop_and_keep(&mut self, found: &DatabaseState) -> Result<()> {
+        let (name, volume, records) = (self.name().to_owned(), self.volume().to_owned(), found.records());
+        files::remember(&volume, &records)?;
+        files::let_go(&mut self.sql, &name, &records, &volume)
+    }
+
+    /// Opens the files anew: what it has open may be of a mount that is gone.
+    fn reopen(&mut self) -> Result<()> {
+        let name = self.name().to_owned();
+        self.sql.change(&statements::offline(&name))?;
+        self.sql.change(&statements::online(&name))?;
+        Ok(())
     }
 
     fn major(&mut self) -> Result<u32> {
@@ -351,14 +365,10 @@ impl Adapter for SqlServer {
         let mut at = self.at(instance)?;
         let (name, volume) = (at.name().to_owned(), at.volume().to_owned());
         if let Some(found) = at.settled()? {
-            // After the mount was made anew what it has open is not what is there.
             if found.state != RESTORING {
-                at.sql.change(&statements::offline(&name))?;
-                at.sql.change(&statements::online(&name))?;
-                return Ok(());
+                return at.reopen();
             }
-            files::remember(&volume, &found.records())?;
-            files::let_go(&mut at.sql, &name, &found.records(), &volume)?;
+            at.drop_and_keep(&found)?;
         } else if let Err(e) = at.check_free() {
             task.warn(&format!("SKIP_ATTACH_OPERATION: {e}; the storage is mounted"));
             return Ok(());
@@ -382,10 +392,9 @@ impl Adapter for SqlServer {
     fn sync(&self, instance: &Instance, before: Option<&Value>, task: &mut dyn Task) -> Result<Synced> {
         let before: Option<Metadata> =
             before.map(|value| read("the snapshot's records", value)).transpose()?;
-        let At { mut sql, config, .. } = self.at(instance)?;
-        let staging =
-            Staging { database: config.database(&instance.name), volume: &instance.volume, config: &config };
-        staging.sync(&mut sql, before.as_ref(), task)
+        let mut at = self.at(instance)?;
+        let (sql, staging) = at.staging();
+        staging.sync(sql, before.as_ref(), task)
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {
@@ -437,7 +446,7 @@ impl Adapter for SqlServer {
                 });
             }
         } else {
-            health.problems.extend(at.staging().problem(&found));
+            health.problems.extend(at.staging().1.problem(&found));
         }
         Ok(health)
     }
@@ -446,13 +455,8 @@ impl Adapter for SqlServer {
         let mut at = self.at(instance)?;
         if !at.config.vdb {
             task.step("check the staging database")?;
-            let At { mut sql, config, .. } = at;
-            let staging = Staging {
-                database: config.database(&instance.name),
-                volume: &instance.volume,
-                config: &config,
-            };
-            return staging.describe(&mut sql);
+            let (sql, staging) = at.staging();
+            return staging.describe(sql);
         }
         let name = at.name().to_owned();
         let Some(found) = at.own()? else {
@@ -505,15 +509,13 @@ impl Adapter for SqlServer {
     }
 
     fn describe_end(&self, instance: &Instance, metadata: &mut Value) -> Result<()> {
-        let config = Self::config(instance)?;
-        if config.vdb {
+        if Self::config(instance)?.vdb {
             return Ok(());
         }
         let recorded: Metadata = read("the snapshot's records", metadata)?;
-        let mut sql = connect(&config, &instance.secrets)?;
-        let staging =
-            Staging { database: config.database(&instance.name), volume: &instance.volume, config: &config };
-        staging.still(&mut sql, &recorded)
+        let mut at = self.at(instance)?;
+        let (sql, staging) = at.staging();
+        staging.still(sql, &recorded)
     }
 
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
@@ -573,11 +575,7 @@ impl Adapter for SqlServer {
         let mut at = self.at(instance)?;
         let name = at.name().to_owned();
         match at.settled()? {
-            // What it has open may be of a mount that is gone.
-            Some(_) => {
-                at.sql.change(&statements::offline(&name))?;
-                at.sql.change(&statements::online(&name))?;
-            }
+            Some(_) => at.reopen()?,
             None => {
                 at.check_free()?;
                 let (records, volume) = (at.records()?, at.volume().to_owned());
