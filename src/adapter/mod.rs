@@ -394,8 +394,9 @@ pub trait Adapter: Send + Sync {
     /// Stops a server in order; no error when none runs.
     fn stop(&self, instance: &Instance, task: &mut dyn Task) -> Result<()>;
 
-    /// Ends what an earlier engine started with files below `state` and on the dead mount at `mount`, at once.
-    fn end_strays(&self, state: &Path, mount: &Path) -> Result<Vec<u32>>;
+    /// Ends what an earlier engine started with files below `state` and on the mount at `mount` when that is dead, at once.
+    /// Servers whose own state folder is among `kept` go on; what else works there does not.
+    fn end_strays(&self, state: &Path, mount: &Path, kept: &[PathBuf]) -> Result<Vec<u32>>;
 
     /// How to connect, by variable name, without passwords.
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String>;

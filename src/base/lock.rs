@@ -13,6 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::error::{Error, ErrorKind, Result};
 
 const LOCK_FILE: &str = "lock";
+/// Held by the daemon of a store, which another process may have mounted for it.
+const DAEMON_LOCK_FILE: &str = "daemon.lock";
 /// More of the holder's text than this is not shown.
 const HOLDER_BYTES_MAX: u64 = 256;
 
@@ -27,7 +29,16 @@ impl StoreLock {
     ///
     /// Does not wait: `ErrorKind::Locked`, naming process and purpose, when another holds it.
     pub fn acquire(path: &Path, purpose: &str) -> Result<Self> {
-        let lock_path = path.join(LOCK_FILE);
+        Self::acquire_file(path, LOCK_FILE, purpose)
+    }
+
+    /// The same for the right to be the daemon of the store, whoever has it open.
+    pub fn acquire_daemon(path: &Path, purpose: &str) -> Result<Self> {
+        Self::acquire_file(path, DAEMON_LOCK_FILE, purpose)
+    }
+
+    fn acquire_file(path: &Path, name: &str, purpose: &str) -> Result<Self> {
+        let lock_path = path.join(name);
         let object = lock_path.display().to_string();
         let file = OpenOptions::new()
             .read(true)

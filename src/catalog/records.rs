@@ -246,6 +246,19 @@ impl JobKind {
         matches!(self, Self::DbLink | Self::DbProvision)
     }
 
+    /// Whether the dataset's server is the same before, during and after it, wherever it ends.
+    pub fn leaves_server_alone(self) -> bool {
+        matches!(
+            self,
+            Self::DbSync
+                | Self::DbSnapshot
+                | Self::DbImage
+                | Self::DbExport
+                | Self::DbRetention
+                | Self::DbVerify
+        )
+    }
+
     /// Its name as people see it, which also is the kind of its events.
     pub fn name(self) -> &'static str {
         match self {

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::config::said_by_arguments;
 use super::context::{Context, environment};
 use super::exit::{Failure, Outcome, Result};
-use super::mount::{announce, launch};
+use super::mount::{announce, launch, mount_apart};
 use super::mountinfo::resolve;
 use super::output::{Show, Table};
 use super::signals::ending_signals;
 use super::volume::unexpected;
-use crate::base::{Error, ErrorKind, kind_name};
-use crate::control::{Client, Message, Operations, Reply, Request};
+use crate::base::{Error, ErrorKind};
+use crate::control::{Client, Message, Operations, Reply, Request, SOCKET_NAME};
 use crate::daemon::config::{Config, Layers, TlsConfig};
 use crate::daemon::{Daemon, Options};
 
@@ -51,6 +51,9 @@ pub(super) struct Arguments {
     /// A folder with a PostgreSQL installation beside those of the host's packages; may be given again
     #[arg(long, value_name = "DIR")]
     postgres: Vec<PathBuf>,
+    /// Servers go on when the daemon ends, and the mount with them; the next daemon finds them
+    #[arg(long)]
+    keep_servers: bool,
     /// Return when the mount answers, and go on in the background
     #[arg(long)]
     background: bool,
@@ -65,10 +68,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     }
     let result = options(arguments, context).and_then(|options| serve(arguments, options));
     if let (true, Err(failure)) = (arguments.announce, &result) {
-        announce(&Message::Failed {
-            kind: kind_name(failure.error.kind()).into(),
-            message: failure.error.message().into(),
-        })?;
+        announce(&failure.message())?;
     }
     result.map(|()| Outcome::Done)
 }
@@ -84,6 +84,7 @@ fn options(arguments: &Arguments, context: &Context) -> Result<Options> {
         jobs_max: arguments.jobs_max,
         log_keep_days: arguments.log_keep_days,
         postgres: Some(arguments.postgres.clone()).filter(|folders| !folders.is_empty()),
+        keep_servers: arguments.keep_servers.then_some(true),
         ..said_by_arguments(context)
     };
     let mut options = Layers::of(arguments.config.as_deref(), said)?.effective().options()?;
@@ -100,7 +101,7 @@ fn options(arguments: &Arguments, context: &Context) -> Result<Options> {
 }
 
 fn launch_background(options: Options, context: &Context) -> Result<Outcome> {
-    if let Some(client) = Client::connect(&options.store)? {
+    if let Some(client) = Client::connect_to(&options.store, SOCKET_NAME)? {
         return Err(Failure::new(
             ErrorKind::InUse,
             format!(
@@ -112,7 +113,7 @@ fn launch_background(options: Options, context: &Context) -> Result<Outcome> {
         .hint("see what it does with `stillpoint status`"));
     }
     launch(&options.store, background_command(&options))?;
-    let api = match Client::connect(&options.store)? {
+    let api = match Client::connect_to(&options.store, SOCKET_NAME)? {
         Some(client) => match client.perform(&Request::Status, &mut |_| {})? {
             Reply::Status(row) => row.api,
             _ => return Err(unexpected()),
@@ -154,7 +155,10 @@ fn background_command(options: &Options) -> Command {
     for folder in &options.postgres {
         command.arg("--postgres").arg(folder);
     }
-    command.env_remove("STILLPOINT_CONFIG");
+    if options.keep_servers {
+        command.arg("--keep-servers");
+    }
+    command.env_remove("STILLPOINT_CONFIG").env_remove("STILLPOINT_KEEP_SERVERS");
     // The working directory would keep the caller's file system busy.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     command
@@ -170,7 +174,9 @@ fn serve(arguments: &Arguments, options: Options) -> Result<()> {
         let _ = rustix::process::setsid();
     }
     let mut signals = ending_signals()?;
-    let daemon = Daemon::start(&options, &environment())?;
+    let daemon = Daemon::start(&options, &environment(), &|store, directory| {
+        mount_apart(store, directory).map_err(|failure| failure.error)
+    })?;
     tracing::info!("{} is mounted at {}", daemon.store().display(), options.mount.display());
     if let Some(api) = daemon.api() {
         tracing::info!("the API listens at {api}");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::base::{Error, ErrorKind};
+use crate::control::Message;
 
 /// How a command that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,14 @@ impl Failure {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// For the process that waits for this one's start.
+    pub(super) fn message(&self) -> Message {
+        match &self.hint {
+            Some(hint) => Message::failed(&self.error.duplicate().with_hint(hint)),
+            None => Message::failed(&self.error),
+        }
     }
 
     pub(super) fn code(&self) -> ExitCode {

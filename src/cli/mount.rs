@@ -20,8 +20,11 @@ use super::names::parse_name;
 use super::output::{Show, Table};
 use super::signals::ending_signals;
 use super::volume::unexpected;
-use crate::base::{Error, ErrorKind, RealStorage, kind_name, kind_of_name};
-use crate::control::{Client, Host, HostOptions, Message, Operations, Reply, Request, Server};
+use crate::base::{Error, ErrorKind, RealStorage};
+use crate::control::{
+    Client, Holder, Host, HostOptions, MOUNT_SOCKET_NAME, Message, Operations, Reply, Request, SOCKET_NAME,
+    Server, told_error,
+};
 use crate::volume::Store;
 
 /// What the mounting process said, in the store's directory.
@@ -48,6 +51,9 @@ pub(super) struct Arguments {
     /// Mount this volume alone
     #[arg(long, hide = true, value_parser = parse_name)]
     only: Option<String>,
+    /// Mount for a daemon that may end before this process does
+    #[arg(long, hide = true, requires = "foreground")]
+    for_daemon: bool,
 }
 
 /// How to mount.
@@ -76,10 +82,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     if arguments.foreground {
         let result = serve(arguments);
         if let (true, Err(failure)) = (arguments.announce, &result) {
-            announce(&Message::Failed {
-                kind: kind_name(failure.error.kind()).into(),
-                message: failure.error.message().into(),
-            })?;
+            announce(&failure.message())?;
         }
         return result.map(|()| Outcome::Done);
     }
@@ -139,6 +142,13 @@ pub(super) fn start_daemon(
     Ok(MountView { store, directory, volume: volume.map(str::to_owned), missing })
 }
 
+/// Starts the process that mounts a store for its daemon, and goes on without it.
+pub(super) fn mount_apart(store: &Path, directory: &Path) -> Result<()> {
+    let mut command = daemon_command(store, directory, None, &Options::default());
+    command.arg("--for-daemon");
+    launch(store, command)
+}
+
 /// Starts a process that announces itself, with its log in the store, and waits until it has.
 pub(super) fn launch(store: &Path, mut command: Command) -> Result<()> {
     let mut child = command
@@ -147,9 +157,9 @@ pub(super) fn launch(store: &Path, mut command: Command) -> Result<()> {
         .map_err(|e| Error::io("start", "the mounting process", e))?;
     match child.stdout.take().map_or(Ok(None), listen)? {
         Some(Message::Done(_)) => Ok(()),
-        Some(Message::Failed { kind, message }) => {
+        Some(Message::Failed { kind, message, hint }) => {
             let _ = child.wait();
-            Err(Error::new(kind_of_name(&kind), message).into())
+            Err(told_error(&kind, message, hint).into())
         }
         Some(Message::Progress(_)) | None => {
             let status = child.wait().map_err(|e| Error::io("wait for", "the mounting process", e))?;
@@ -179,7 +189,7 @@ fn daemon_command(store: &Path, directory: &Path, volume: Option<&str>, options:
     if let Some(volume) = volume {
         command.arg(format!("--only={volume}"));
     }
-    command.arg("--").arg(store).arg(directory);
+    command.arg(store).arg(directory);
     // The working directory would keep the caller's file system busy.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     command
@@ -251,7 +261,8 @@ fn serve(arguments: &Arguments) -> Result<()> {
         &options,
     )?;
     let operations: std::sync::Arc<dyn Operations> = host.clone();
-    let server = match Server::start(host.path(), operations, None) {
+    let socket = if arguments.for_daemon { MOUNT_SOCKET_NAME } else { SOCKET_NAME };
+    let server = match Server::start(host.path(), socket, operations, None) {
         Ok(server) => server,
         Err(e) => {
             host.end()?;

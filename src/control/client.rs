@@ -3,17 +3,18 @@
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::SOCKET_NAME;
 use super::operations::{Operations, ProgressSink};
 use super::wire::{
-    Call, MESSAGE_BYTES_MAX, Message, PROTOCOL_VERSION, Reply, Request, read_line, write_line,
+    Call, MESSAGE_BYTES_MAX, Message, PROTOCOL_VERSION, Reply, Request, read_line, told_error, write_line,
 };
-use crate::base::{Error, ErrorKind, Result, kind_of_name};
+use super::{MOUNT_SOCKET_NAME, SOCKET_NAME};
+use crate::base::{Error, ErrorKind, Result};
 
 /// A connection to the process that has a store mounted. Requests on one connection run one after another.
 pub struct Client {
@@ -24,10 +25,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the process that mounts `store`; `None` when nobody listens there, which also is the case
-    /// for the socket a killed process left behind.
+    /// Connects to the daemon of `store`, or to the process that mounts it; `None` when nobody listens there, which also
+    /// is the case for the socket a killed process left behind.
     pub fn connect(store: &Path) -> Result<Option<Self>> {
-        let stream = match connect_socket(store) {
+        match Self::connect_to(store, SOCKET_NAME)? {
+            Some(client) => Ok(Some(client)),
+            None => Self::connect_to(store, MOUNT_SOCKET_NAME),
+        }
+    }
+
+    /// The same with the one that listens at this socket of the store.
+    pub fn connect_to(store: &Path, socket: &str) -> Result<Option<Self>> {
+        let stream = match connect_named(store, socket) {
             Ok(stream) => stream,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                 return Ok(None);
@@ -45,11 +54,11 @@ impl Client {
                 .with_hint("run as root, or as the store's owner"));
             }
             Err(e) => {
-                return Err(Error::io("connect to", &store.join(SOCKET_NAME).display().to_string(), e));
+                return Err(Error::io("connect to", &store.join(socket).display().to_string(), e));
             }
         };
         let credentials = rustix::net::sockopt::socket_peercred(&stream)
-            .map_err(|e| Error::io("identify the process behind", SOCKET_NAME, e.into()))?;
+            .map_err(|e| Error::io("identify the process behind", socket, e.into()))?;
         let Ok(peer_handle) = rustix::process::pidfd_open(credentials.pid, PidfdFlags::empty()) else {
             return Ok(None);
         };
@@ -61,12 +70,26 @@ impl Client {
         self.peer
     }
 
+    /// Sends it a signal, unless it has ended.
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(&self.peer_handle, signal);
+    }
+
     /// Waits until the mounting process has ended.
     pub fn wait_for_end(&self) -> Result<()> {
+        self.ends_within(None).map(drop)
+    }
+
+    /// Waits until the mounting process has ended; false when the time is over, of which none is without end.
+    pub fn ends_within(&self, limit: Option<Duration>) -> Result<bool> {
+        let limit = limit.map(|limit| rustix::event::Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        });
         let mut waiting = [rustix::event::PollFd::new(&self.peer_handle, rustix::event::PollFlags::IN)];
         loop {
-            match rustix::event::poll(&mut waiting, None) {
-                Ok(_) => return Ok(()),
+            match rustix::event::poll(&mut waiting, limit.as_ref()) {
+                Ok(count) => return Ok(count > 0),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(Error::io("wait for", "the mounting process", e.into())),
             }
@@ -77,7 +100,11 @@ impl Client {
 /// Connects to `STORE/control.sock`. A socket's address holds 107 bytes: a longer path goes by way of the open
 /// directory.
 pub fn connect_socket(store: &Path) -> io::Result<UnixStream> {
-    super::server::with_short_path(store, |path| UnixStream::connect(path))
+    connect_named(store, SOCKET_NAME)
+}
+
+fn connect_named(store: &Path, socket: &str) -> io::Result<UnixStream> {
+    super::server::with_short_path(store, socket, |path| UnixStream::connect(path))
 }
 
 impl Operations for Client {
@@ -89,8 +116,8 @@ impl Operations for Client {
             match read_line(&mut *stream, MESSAGE_BYTES_MAX)? {
                 Some(Message::Progress(step)) => progress(step),
                 Some(Message::Done(reply)) => return Ok(reply),
-                Some(Message::Failed { kind, message }) => {
-                    return Err(Error::new(kind_of_name(&kind), message));
+                Some(Message::Failed { kind, message, hint }) => {
+                    return Err(told_error(&kind, message, hint));
                 }
                 None => {
                     return Err(Error::new(

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use stillpoint_fuse::MountOptions;
 
 use super::direct::open_store;
+use super::holder::Holder;
 use super::mounts::Mounts;
 use super::operations::{Operations, ProgressSink};
 use super::perform::perform;
@@ -92,41 +93,6 @@ impl Host {
             ended: bounded(1),
             _lock: lock,
         }))
-    }
-
-    /// The store's directory, absolute.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The snapshots of a volume that are held, with the names they are held by: cheap, without figures.
-    pub fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
-        self.store.holds(volume)
-    }
-
-    /// Says in the status from now on where the API listens on TCP.
-    pub fn set_api(&self, url: Option<&str>) {
-        *self.api.lock() = url.map(str::to_owned);
-    }
-
-    /// Waits a moment for the end; `Some` is how closing the store went.
-    pub fn wait(&self) -> Option<Result<()>> {
-        if let Ok(result) = self.ended.1.recv_timeout(LOOK) {
-            return Some(result);
-        }
-        let mut mounts = self.mounts.lock();
-        if !mounts.is_empty() {
-            return None;
-        }
-        // A request that took the last one off sent its result before it gave the lock back.
-        self.ended.1.try_recv().ok().or_else(|| Some(self.store.close()))
-    }
-
-    /// Ends all mounts, also of files that are open: what was acknowledged is durable, what is written later is
-    /// not taken.
-    pub fn end(&self) -> Result<()> {
-        self.mounts.lock().unmount_all();
-        self.store.close()
     }
 
     /// Takes one mount off; with the last one the store is closed before this returns.
@@ -220,5 +186,32 @@ impl Operations for Host {
             }
             _ => perform(&self.store, request, progress),
         }
+    }
+}
+
+impl Holder for Host {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn set_api(&self, url: Option<&str>) {
+        *self.api.lock() = url.map(str::to_owned);
+    }
+
+    fn wait(&self) -> Option<Result<()>> {
+        if let Ok(result) = self.ended.1.recv_timeout(LOOK) {
+            return Some(result);
+        }
+        let mut mounts = self.mounts.lock();
+        if !mounts.is_empty() {
+            return None;
+        }
+        // A request that took the last one off sent its result before it gave the lock back.
+        self.ended.1.try_recv().ok().or_else(|| Some(self.store.close()))
+    }
+
+    fn end(&self) -> Result<()> {
+        self.mounts.lock().unmount_all();
+        self.store.close()
     }
 }

@@ -87,6 +87,14 @@ impl Mounts {
                 format!("{} is also seen at {}: unmount that first", directory.display(), places.join(", ")),
             ));
         }
+        // The kernel takes a mount off that is in use in other mount namespaces alone, where servers run.
+        let open = self.open_after_a_moment(|| self.sessions[index].mount.all_open_files());
+        if open > 0 {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!("{} is busy: {open} of its files are open", directory.display()),
+            ));
+        }
         self.sessions[index].mount.unmount()?;
         self.sessions.remove(index);
         Ok(())
@@ -168,9 +176,8 @@ impl Mounts {
         Ok(())
     }
 
-    /// Refuses what would pull a view from under its users.
-    pub(super) fn check_unused(&self, what: &str, view: ViewId, volume: Option<&str>) -> Result<()> {
-        let count = || self.sessions.iter().map(|session| session.mount.open_files(view)).sum::<u64>();
+    /// How many files are open; none when those that are were just being closed.
+    fn open_after_a_moment(&self, count: impl Fn() -> u64) -> u64 {
         let mut open = count();
         // The kernel tells of a file's last close a moment after close(2) has returned.
         for _ in 0..CLOSE_LOOKS {
@@ -180,6 +187,14 @@ impl Mounts {
             self.clock.sleep(CLOSE_LOOK);
             open = count();
         }
+        open
+    }
+
+    /// Refuses what would pull a view from under its users.
+    pub(super) fn check_unused(&self, what: &str, view: ViewId, volume: Option<&str>) -> Result<()> {
+        let open = self.open_after_a_moment(|| {
+            self.sessions.iter().map(|session| session.mount.open_files(view)).sum::<u64>()
+        });
         if open > 0 {
             return Err(Error::new(
                 ErrorKind::InUse,

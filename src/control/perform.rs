@@ -30,7 +30,8 @@ fn dispatch(store: &Store, request: &Request, progress: &mut ProgressSink<'_>) -
         | Request::SnapshotShow { .. }
         | Request::SnapshotDestroy { .. }
         | Request::SnapshotHold { .. }
-        | Request::SnapshotRelease { .. } => snapshot(store, request),
+        | Request::SnapshotRelease { .. }
+        | Request::SnapshotHolds { .. } => snapshot(store, request),
         Request::StoreStats => Ok(Reply::Stats(stats_row(store.stats()?))),
         Request::StoreGc { rate } => upkeep::collect(store, *rate, progress),
         Request::StoreScrub { rate } => upkeep::scrub(store, *rate, progress),
@@ -103,6 +104,7 @@ fn snapshot(store: &Store, request: &Request) -> Result<Reply> {
             store.release(volume, name, tag)?;
             show_snapshot(store, volume, name)
         }
+        Request::SnapshotHolds { volume } => Ok(Reply::Holds(store.holds(volume)?)),
         _ => Err(misdirected()),
     }
 }

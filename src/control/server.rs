@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::SOCKET_NAME;
 use super::operations::Operations;
 use super::wire::{CALL_BYTES_MAX, Call, Message, PROTOCOL_VERSION, read_line, write_line};
-use crate::base::{Error, ErrorKind, Result, kind_name};
+use crate::base::{Error, ErrorKind, Result};
 
 /// Connections served at a time; the next one is closed at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -39,7 +39,8 @@ struct Shared {
     operations: Arc<dyn Operations>,
     http: Option<HttpHandler>,
     owner: u32,
-    store: PathBuf,
+    /// The socket's own path.
+    socket: PathBuf,
     stopping: AtomicBool,
     connections: Mutex<HashMap<u64, Connection>>,
 }
@@ -50,13 +51,18 @@ struct Connection {
 }
 
 impl Server {
-    /// Listens at `STORE/control.sock`. The caller holds the store's lock, so a socket that is there was left by
+    /// Listens at a socket of that name in the store's directory. The caller holds the store's lock, so a socket that is there was left by
     /// a process that was killed: it is replaced.
     ///
     /// A connection whose first byte is no `{` goes to `http`, if there is one: the API's requests come by the same
     /// socket.
-    pub fn start(store: &Path, operations: Arc<dyn Operations>, http: Option<HttpHandler>) -> Result<Self> {
-        let socket = store.join(SOCKET_NAME);
+    pub fn start(
+        store: &Path,
+        name: &str,
+        operations: Arc<dyn Operations>,
+        http: Option<HttpHandler>,
+    ) -> Result<Self> {
+        let socket = store.join(name);
         let shown = socket.display().to_string();
         let owner = fs::metadata(store).map_err(|e| Error::io("look at", &shown, e))?.uid();
         match fs::remove_file(&socket) {
@@ -64,7 +70,7 @@ impl Server {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("remove the stale", &shown, e)),
         }
-        let listener = with_short_path(store, |path| UnixListener::bind(path))
+        let listener = with_short_path(store, name, |path| UnixListener::bind(path))
             .map_err(|e| Error::io("listen at", &shown, e))?;
         fs::set_permissions(&socket, Permissions::from_mode(0o600))
             .map_err(|e| Error::io("restrict", &shown, e))?;
@@ -72,7 +78,7 @@ impl Server {
             operations,
             http,
             owner,
-            store: store.to_owned(),
+            socket,
             stopping: AtomicBool::new(false),
             connections: Mutex::new(HashMap::new()),
         });
@@ -99,7 +105,7 @@ impl Server {
             tracing::error!("the control thread had failed");
         }
         // The process ends next: what keeps the name is no loss, a later start replaces it.
-        let _ = fs::remove_file(self.shared.store.join(SOCKET_NAME));
+        let _ = fs::remove_file(&self.shared.socket);
         let connections: Vec<Connection> =
             self.shared.connections.lock().drain().map(|(_, connection)| connection).collect();
         for mut connection in connections {
@@ -192,7 +198,7 @@ fn serve(stream: &UnixStream, operations: &dyn Operations) -> Result<()> {
         };
         let message = match result {
             Ok(reply) => Message::Done(reply),
-            Err(e) => Message::Failed { kind: kind_name(e.kind()).into(), message: e.message().into() },
+            Err(e) => Message::failed(&e),
         };
         write_line(&mut &*stream, &message)?;
     }
@@ -201,14 +207,18 @@ fn serve(stream: &UnixStream, operations: &dyn Operations) -> Result<()> {
 
 /// Calls `action` with a path of the store's socket that fits a socket address (107 bytes): a longer one goes by
 /// way of the open directory.
-pub(super) fn with_short_path<T>(store: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn with_short_path<T>(
+    store: &Path,
+    name: &str,
+    action: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
     const ADDRESS_BYTES_MAX: usize = 107;
-    let socket = store.join(SOCKET_NAME);
+    let socket = store.join(name);
     if socket.as_os_str().len() <= ADDRESS_BYTES_MAX {
         return action(&socket);
     }
     let directory = fs::File::open(store)?;
-    action(&PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd())))
+    action(&PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())))
 }
 
 #[cfg(test)]
@@ -241,7 +251,7 @@ mod tests {
         let store = folder.path().join("a long name".repeat(12));
         fs::create_dir(&store).unwrap();
         assert!(Client::connect(&store).unwrap().is_none());
-        let server = Server::start(&store, Arc::new(Fake), None).unwrap();
+        let server = Server::start(&store, SOCKET_NAME, Arc::new(Fake), None).unwrap();
         let mode = fs::metadata(store.join(SOCKET_NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 
@@ -263,7 +273,7 @@ mod tests {
     #[test]
     fn it_stops_when_its_folder_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
+        let server = Server::start(folder.path(), SOCKET_NAME, Arc::new(Fake), None).unwrap();
         drop(folder);
         server.stop();
     }
@@ -273,7 +283,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
         assert!(Client::connect(folder.path()).unwrap().is_none());
-        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
+        let server = Server::start(folder.path(), SOCKET_NAME, Arc::new(Fake), None).unwrap();
         assert!(Client::connect(folder.path()).unwrap().is_some());
         server.stop();
     }
@@ -281,7 +291,7 @@ mod tests {
     #[test]
     fn another_version_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(folder.path(), Arc::new(Fake), None).unwrap();
+        let server = Server::start(folder.path(), SOCKET_NAME, Arc::new(Fake), None).unwrap();
         let stream = UnixStream::connect(folder.path().join(SOCKET_NAME)).unwrap();
         write_line(&mut &stream, &Call { version: 999, request: Request::Status }).unwrap();
         let answer: Message = read_line(&mut BufReader::new(&stream), 1 << 16).unwrap().unwrap();

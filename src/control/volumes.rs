@@ -3,21 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::host::Host;
-use super::operations::Operations;
-use super::wire::{Limit, Request};
-use crate::base::{ErrorKind, Result};
+use super::holder::Holder;
+use super::wire::{Limit, Reply, Request};
+use crate::base::{Error, ErrorKind, Result};
 use crate::engine::Volumes;
 
-/// Volumes of a store that this process mounts.
+/// Volumes of a store that is mounted.
 pub struct HostVolumes {
-    host: Arc<Host>,
+    host: Arc<dyn Holder>,
     /// Where all volumes are mounted.
     directory: PathBuf,
 }
 
 impl HostVolumes {
-    pub fn new(host: Arc<Host>, directory: PathBuf) -> Self {
+    pub fn new(host: Arc<dyn Holder>, directory: PathBuf) -> Self {
         Self { host, directory }
     }
 
@@ -69,7 +68,10 @@ impl Volumes for HostVolumes {
     }
 
     fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>> {
-        self.host.holds(volume)
+        match self.host.perform(&Request::SnapshotHolds { volume: volume.into() }, &mut |_| {})? {
+            Reply::Holds(holds) => Ok(holds),
+            _ => Err(Error::new(ErrorKind::Failed, format!("no holds of {volume} were told"))),
+        }
     }
 
     fn folder(&self, volume: &str) -> PathBuf {

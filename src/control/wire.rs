@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{CheckRow, GcRow, MountRow, ScrubRow, SnapshotRow, StatsRow, StatusRow, VolumeRow};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Error, ErrorKind, Result, kind_name, kind_of_name};
 
 /// Raised with every change of meaning; a server refuses another version by name.
 pub(super) const PROTOCOL_VERSION: u32 = 1;
@@ -81,6 +81,10 @@ pub enum Request {
         name: String,
         tag: String,
     },
+    /// The snapshots of a volume that are held: cheap, without figures.
+    SnapshotHolds {
+        volume: String,
+    },
     CloneCreate {
         volume: String,
         snapshot: String,
@@ -118,6 +122,7 @@ impl Request {
             Self::SnapshotDestroy { volume, name } => ("destroy snapshot", format!("{volume}@{name}")),
             Self::SnapshotHold { volume, name, .. } => ("hold snapshot", format!("{volume}@{name}")),
             Self::SnapshotRelease { volume, name, .. } => ("release snapshot", format!("{volume}@{name}")),
+            Self::SnapshotHolds { volume } => ("list the held snapshots of", volume.clone()),
             Self::CloneCreate { name, .. } => ("create clone", name.clone()),
             Self::StoreStats => ("tell the figures of", "the store".into()),
             Self::StoreGc { .. } => ("collect in", "the store".into()),
@@ -152,7 +157,30 @@ impl Limit {
 pub enum Message {
     Progress(Progress),
     Done(Reply),
-    Failed { kind: String, message: String },
+    Failed {
+        kind: String,
+        message: String,
+        /// What to do about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
+}
+
+impl Message {
+    /// An error for the other side.
+    pub fn failed(error: &Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self::Failed { kind: kind_name(error.kind()).into(), message: error.message().into(), hint }
+    }
+}
+
+/// The error that the other side told.
+pub fn told_error(kind: &str, message: String, hint: Option<String>) -> Error {
+    let error = Error::new(kind_of_name(kind), message);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }
 
 /// How far a long operation is.
@@ -175,6 +203,8 @@ pub enum Reply {
     Volumes(Vec<VolumeRow>),
     Snapshot(SnapshotRow),
     Snapshots(Vec<SnapshotRow>),
+    /// Names of snapshots with the names they are held by.
+    Holds(Vec<(String, Vec<String>)>),
     Stats(StatsRow),
     Gc(GcRow),
     Scrub(ScrubRow),

@@ -54,6 +54,10 @@ pub struct Config {
     /// that have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Vec<PathBuf>>,
+    /// Whether staging servers and VDBs go on when the daemon ends: the store is then mounted by a process of its own, which
+    /// the next daemon finds. Without it they stop, and start with the next daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_servers: Option<bool>,
 }
 
 /// PEM files.
@@ -69,7 +73,7 @@ pub struct TlsConfig {
 }
 
 /// Every key, in the order of the file, with its environment variable.
-pub const KEYS: [(&str, &str); 9] = [
+pub const KEYS: [(&str, &str); 10] = [
     ("store", "STILLPOINT_STORE"),
     ("mount", "STILLPOINT_MOUNT"),
     ("state", "STILLPOINT_STATE"),
@@ -79,6 +83,7 @@ pub const KEYS: [(&str, &str); 9] = [
     ("jobs_max", "STILLPOINT_JOBS_MAX"),
     ("log_keep_days", "STILLPOINT_LOG_KEEP_DAYS"),
     ("postgres", POSTGRES_VARIABLE),
+    ("keep_servers", "STILLPOINT_KEEP_SERVERS"),
 ];
 
 /// Reads a file. Errors name line and column.
@@ -125,6 +130,7 @@ pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<C
         postgres: variable(POSTGRES_VARIABLE)
             .filter(|value| !value.is_empty())
             .map(|folders| std::env::split_paths(&folders).collect()),
+        keep_servers: read_as("STILLPOINT_KEEP_SERVERS", text("STILLPOINT_KEEP_SERVERS")?)?,
     })
 }
 
@@ -175,7 +181,7 @@ impl Layers {
     pub fn effective(&self) -> Config {
         let mut all = Config::default();
         for (_, layer) in &self.layers {
-            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days, postgres } =
+            let Config { store, mount, state, listen, tls, jobs_max, log_keep_days, postgres, keep_servers } =
                 layer.clone();
             all.store = store.or(all.store);
             all.mount = mount.or(all.mount);
@@ -187,6 +193,7 @@ impl Layers {
             all.jobs_max = jobs_max.or(all.jobs_max);
             all.log_keep_days = log_keep_days.or(all.log_keep_days);
             all.postgres = postgres.or(all.postgres);
+            all.keep_servers = keep_servers.or(all.keep_servers);
         }
         all
     }
@@ -236,8 +243,11 @@ fn values(config: &Config) -> BTreeMap<String, String> {
 }
 
 fn defaults(config: &Config) -> BTreeMap<&'static str, String> {
-    let mut defaults =
-        BTreeMap::from([("jobs_max", JOBS_MAX.to_string()), ("log_keep_days", LOG_KEEP_DAYS.to_string())]);
+    let mut defaults = BTreeMap::from([
+        ("jobs_max", JOBS_MAX.to_string()),
+        ("log_keep_days", LOG_KEEP_DAYS.to_string()),
+        ("keep_servers", false.to_string()),
+    ]);
     let store = config.store.as_ref().map(|store| store.canonicalize().unwrap_or_else(|_| store.clone()));
     if let Some(store) = store {
         defaults.insert("state", state_of(&store).display().to_string());
@@ -294,6 +304,7 @@ impl Config {
             jobs_max: self.jobs_max.unwrap_or(JOBS_MAX),
             log_keep_days: self.log_keep_days.unwrap_or(LOG_KEEP_DAYS),
             postgres: self.postgres.clone().unwrap_or_default(),
+            keep_servers: self.keep_servers.unwrap_or(false),
         })
     }
 }
@@ -391,6 +402,7 @@ mod tests {
             jobs_max: Some(1),
             log_keep_days: Some(1),
             postgres: Some(vec!["p".into()]),
+            keep_servers: Some(true),
         };
         let mut keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
         keys.sort_unstable();

@@ -17,9 +17,9 @@ use crate::adapter::Adapter;
 use crate::adapter::command::Commands;
 use crate::adapter::postgres::{Installations, Postgres};
 use crate::adapter::sqlserver::SqlServer;
-use crate::base::{Error, RealStorage, Result, Storage};
+use crate::base::{Error, ErrorKind, RealStorage, Result, Storage, StoreLock};
 use crate::catalog::Catalog;
-use crate::control::{Host, HostOptions, HostVolumes, Operations, Server};
+use crate::control::{Holder, Host, HostOptions, HostVolumes, Operations, Remote, SOCKET_NAME, Server};
 use crate::engine::{Engine, Parts};
 use crate::volume::Environment;
 use http::Http;
@@ -58,7 +58,13 @@ pub struct Options {
     pub log_keep_days: u32,
     /// Folders of PostgreSQL installations beside those of the host's packages.
     pub postgres: Vec<PathBuf>,
+    /// Whether servers go on when the daemon ends: the store is then mounted by a process of its own.
+    pub keep_servers: bool,
 }
+
+/// Starts the process that mounts the store in the first folder at the second, and serves `mount.sock`; returns when the
+/// mount answers.
+pub type MountApart<'a> = dyn Fn(&Path, &Path) -> Result<()> + 'a;
 
 /// Where the API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,18 +84,21 @@ pub struct Tls {
 
 /// A running daemon.
 pub struct Daemon {
-    host: Arc<Host>,
+    host: Arc<dyn Holder>,
+    keep_servers: bool,
     engine: Arc<Engine>,
     server: Server,
     http: Http,
     jobs: Vec<JoinHandle<()>>,
     looking_after: (Arc<AtomicBool>, JoinHandle<()>),
+    /// Released last.
+    _lock: StoreLock,
 }
 
 impl Daemon {
     /// Mounts the store, clears away what an earlier daemon left half done, and starts to serve. Servers come up after
-    /// that, as jobs.
-    pub fn start(options: &Options, environment: &Environment) -> Result<Self> {
+    /// that, as jobs; those that an earlier daemon kept go on.
+    pub fn start(options: &Options, environment: &Environment, mount_apart: &MountApart<'_>) -> Result<Self> {
         if let Some(listen) = &options.listen {
             http::check_listen(listen.address, listen.tls.as_ref())?;
         }
@@ -97,18 +106,20 @@ impl Daemon {
         let store = options.store.canonicalize();
         let store = store.map_err(|e| Error::io("open", &options.store.display().to_string(), e))?;
         let state = options.state.clone().unwrap_or_else(|| state_of(&store));
-        let host_options = HostOptions { writethrough: options.writethrough, ..HostOptions::default() };
-        let host = Host::start_after(&store, &options.mount, None, environment, &host_options, || {
-            // With the store's lock, so that they are no living daemon's. Before the mount: they keep a dead one busy.
+        // From here on nobody else is this store's daemon: what is left below its state folder is no living one's.
+        let lock = StoreLock::acquire_daemon(&store, "stillpoint daemon")?;
+        let (host, kept) = hold(&store, options, environment, mount_apart, || {
+            // Before the mount: they keep a dead one busy.
             for adapter in &adapters {
-                for pid in adapter.end_strays(&state, &options.mount)? {
+                for pid in adapter.end_strays(&state, &options.mount, &[])? {
                     tracing::warn!("process {pid} of an earlier daemon was ended");
                 }
             }
             Ok(())
         })?;
-        let started = Self::serve(options, state, environment, &host, adapters);
+        let started = Self::serve(options, state, environment, &host, adapters, kept, lock);
         if started.is_err()
+            && !kept
             && let Err(e) = host.end()
         {
             tracing::error!("closing the store: {e}");
@@ -120,8 +131,10 @@ impl Daemon {
         options: &Options,
         state: PathBuf,
         environment: &Environment,
-        host: &Arc<Host>,
+        host: &Arc<dyn Holder>,
         adapters: Vec<Arc<dyn Adapter>>,
+        kept: bool,
+        lock: StoreLock,
     ) -> Result<Self> {
         let storage: Arc<dyn Storage> = Arc::new(RealStorage::open(host.path())?);
         let engine = Engine::open(Parts {
@@ -134,6 +147,7 @@ impl Daemon {
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
             jobs_max: options.jobs_max,
+            kept_mount: kept.then(|| options.mount.clone()),
         })?;
         // What is missing of the host's is for who links to learn; it keeps nobody else from working.
         if let Err(e) = engine.refresh_own_environment() {
@@ -148,10 +162,19 @@ impl Daemon {
         let jobs = engine.start_jobs()?;
         engine.start_servers()?;
         let operations: Arc<dyn Operations> = Arc::clone(host) as Arc<dyn Operations>;
-        let server = Server::start(host.path(), operations, Some(http.handler()))?;
+        let server = Server::start(host.path(), SOCKET_NAME, operations, Some(http.handler()))?;
         let keep = Duration::from_secs(u64::from(options.log_keep_days) * 24 * 60 * 60);
         let looking_after = look_after(&engine, environment, keep)?;
-        Ok(Self { host: Arc::clone(host), engine, server, http, jobs, looking_after })
+        Ok(Self {
+            host: Arc::clone(host),
+            keep_servers: options.keep_servers,
+            engine,
+            server,
+            http,
+            jobs,
+            looking_after,
+            _lock: lock,
+        })
     }
 
     /// The store's directory, absolute.
@@ -169,7 +192,8 @@ impl Daemon {
         self.host.wait()
     }
 
-    /// Ends: jobs at their next safe point, servers in order, then the mount. All is durable when this returns.
+    /// Ends: jobs at their next safe point, servers in order, then the mount; servers that are kept go on, and the mount
+    /// with them. All is durable when this returns.
     pub fn end(self) -> Result<()> {
         self.http.close();
         self.engine.end_jobs();
@@ -182,10 +206,40 @@ impl Daemon {
         }
         // Those who waited for a job have their answer by now.
         self.http.stop();
+        if self.keep_servers {
+            return Ok(());
+        }
         let stopped = self.engine.stop_servers();
         let closed = self.host.end();
         stopped.and(closed)
     }
+}
+
+/// The store, mounted: by the process that an earlier daemon left with it, by a new one of that kind, or by this one. Says
+/// whether servers may be at work on it already. `before_mount` is for a mount that is made now.
+fn hold(
+    store: &Path,
+    options: &Options,
+    environment: &Environment,
+    mount_apart: &MountApart<'_>,
+    before_mount: impl FnOnce() -> Result<()>,
+) -> Result<(Arc<dyn Holder>, bool)> {
+    if let Some(remote) = Remote::find(store)? {
+        remote.check_directory(&options.mount)?;
+        return Ok((Arc::new(remote), true));
+    }
+    if !options.keep_servers {
+        let host_options = HostOptions { writethrough: options.writethrough, ..HostOptions::default() };
+        let host = Host::start_after(store, &options.mount, None, environment, &host_options, before_mount)?;
+        return Ok((host, false));
+    }
+    before_mount()?;
+    mount_apart(store, &options.mount)?;
+    let remote = Remote::find(store)?.ok_or_else(|| {
+        Error::new(ErrorKind::Io, format!("the process that mounted {} has ended", store.display()))
+            .with_hint("read daemon.log in the store")
+    })?;
+    Ok((Arc::new(remote), false))
 }
 
 /// All kinds of databases there are.

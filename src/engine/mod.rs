@@ -87,6 +87,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Jobs that run at a time.
     pub jobs_max: usize,
+    /// The mount, when it is that of an earlier engine, whose servers may go on there.
+    pub kept_mount: Option<PathBuf>,
 }
 
 /// The engine. Cheap to share: jobs hold it, too.
@@ -110,6 +112,8 @@ pub struct Engine {
     ticks: Mutex<ticks::Ticks>,
     hooks: crate::hook::Runner,
     runner: Runner,
+    /// Whether servers of an earlier engine may run.
+    servers_kept: bool,
 }
 
 impl Engine {
@@ -136,8 +140,12 @@ impl Engine {
             ticks: Mutex::default(),
             hooks,
             runner: Runner::new(parts.jobs_max),
+            servers_kept: parts.kept_mount.is_some(),
         });
         engine.open_environment()?;
+        if let Some(mount) = &parts.kept_mount {
+            engine.end_interrupted_servers(mount)?;
+        }
         engine.recover()?;
         Ok(engine)
     }

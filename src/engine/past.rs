@@ -94,6 +94,7 @@ mod tests {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(1)),
             jobs_max: 1,
+            kept_mount: None,
         })
         .unwrap();
         let jobs = || Vec::from_iter(engine.catalog.list::<Job>().unwrap().iter().map(|job| job.id));

@@ -53,6 +53,7 @@ impl Bench {
             clock: clock.clone(),
             random,
             jobs_max: 1,
+            kept_mount: None,
         })
         .unwrap();
         let (dataset, timeflow) = records(&engine);

@@ -1,6 +1,7 @@
 //! What a process that ended left half done, cleared away by the next; and servers started and stopped with the
 //! daemon.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Engine;
@@ -36,6 +37,25 @@ impl Task for Quiet {
 }
 
 impl Engine {
+    /// Ends what an earlier engine left on a mount that lives on: all but the servers that should run and that no job was at
+    /// work on. Before `recover`, which takes files away that they would go on writing.
+    pub(super) fn end_interrupted_servers(&self, mount: &Path) -> Result<()> {
+        let at_work = self
+            .catalog
+            .select(|job: &Job| job.status == JobStatus::Running && !job.kind.leaves_server_alone())?;
+        let kept = self.catalog.select(|dataset: &Dataset| {
+            dataset.state == DatasetState::Active
+                && !at_work.iter().any(|job| job.dataset == Some(dataset.id))
+        })?;
+        let kept: Vec<PathBuf> = kept.iter().map(|dataset| self.instance_state(dataset.id)).collect();
+        for adapter in self.adapters.values() {
+            for pid in adapter.end_strays(&self.state, mount, &kept)? {
+                tracing::warn!("process {pid} of an earlier daemon was ended");
+            }
+        }
+        Ok(())
+    }
+
     /// Clears away what is half done. What cannot be cleared now, such as a slot on a source that is down, is said
     /// and left for the next start; it keeps nobody from working.
     pub(super) fn recover(&self) -> Result<()> {
@@ -122,12 +142,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts jobs that start every server that should run.
+    /// Starts jobs that start every server that should run and does not.
     pub fn start_servers(self: &Arc<Self>) -> Result<()> {
         for dataset in self.catalog.select(|dataset: &Dataset| dataset.state == DatasetState::Active)? {
+            if self.servers_kept && self.runs(&dataset)? {
+                tracing::info!("{} runs on", dataset.name);
+                continue;
+            }
             self.submit_start(&dataset)?;
         }
         self.queue_missing_images()
+    }
+
+    /// Whether a server does all that a start would give it.
+    fn runs(&self, dataset: &Dataset) -> Result<bool> {
+        let instance = self.instance(dataset, &self.current_timeflow(dataset)?)?;
+        let health = self.adapter(&dataset.adapter)?.monitor(&instance);
+        Ok(health.is_ok_and(|health| health.running && !health.needs_restart))
     }
 
     /// Stops every server, without changing what should run. Jobs have ended by then.

@@ -35,10 +35,11 @@ impl Engine {
         self.check_operable(&dataset)?;
         self.on_server(&dataset, JobKind::DbStop, |engine, dataset, task| {
             engine.around(&dataset, STOPPING, task, |task| {
-                // Written first: what is seen down after a crash is then meant to be. From here on it is not cancelled.
+                // From here on it is not cancelled.
                 task.compensate("stop");
-                engine.set_state(dataset.id, DatasetState::Stopped)?;
-                engine.stop_server(&dataset, task)
+                engine.stop_server(&dataset, task)?;
+                // Last: after a crash it is started again, as its files may not be those of a stopped server.
+                engine.set_state(dataset.id, DatasetState::Stopped)
             })
         })
     }
@@ -59,8 +60,8 @@ impl Engine {
         self.on_server(&dataset, JobKind::DbDisable, |engine, dataset, task| {
             engine.around(&dataset, STOPPING, task, |task| {
                 task.compensate("disable");
-                engine.set_state(dataset.id, DatasetState::Disabled)?;
-                engine.stop_server(&dataset, task)
+                engine.stop_server(&dataset, task)?;
+                engine.set_state(dataset.id, DatasetState::Disabled)
             })
         })
     }

@@ -179,6 +179,11 @@ impl OpenFiles {
         inodes.iter().filter(|((of, _), _)| *of == view).map(|(_, counted)| u64::from(counted.handles)).sum()
     }
 
+    /// How many handles are open.
+    pub(crate) fn total(&self) -> u64 {
+        self.inodes.lock().values().map(|counted| u64::from(counted.handles)).sum()
+    }
+
     /// Empties the table and gives the unlinked inodes that were still open.
     pub(crate) fn drain(&self) -> Vec<(Arc<View>, Ino)> {
         let files: Vec<Arc<OpenFile>> = self.files.write().drain().map(|(_, file)| file).collect();

@@ -87,6 +87,11 @@ impl Mount {
         self.vfs.open_files(view)
     }
 
+    /// How many files are open in all, also by who sees them in a mount namespace of its own.
+    pub fn all_open_files(&self) -> u64 {
+        self.vfs.all_open_files()
+    }
+
     /// A volume of this name was created, so the kernel must not remember that there is none.
     pub fn volume_created(&self, name: &str) {
         self.inval_entry(TOP_NODE, name);

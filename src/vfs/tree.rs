@@ -65,6 +65,11 @@ impl Vfs {
         self.open.count(view)
     }
 
+    /// How many files are open in all.
+    pub fn all_open_files(&self) -> u64 {
+        self.open.total()
+    }
+
     /// Lets go of a view that was destroyed.
     pub(super) fn forget_view(&self, view: ViewId) {
         self.views.write().remove(&view);

@@ -137,9 +137,18 @@ impl Fixture {
     /// The mounting process: the holder of the store's lock, as nothing asked of the process itself would leave it
     /// as it is.
     pub fn mounting_process(&self) -> Option<Pid> {
-        let holder = fs::read_to_string(self.store_path().join("lock")).ok()?;
+        self.holder("lock", "stillpoint mount")
+    }
+
+    /// The daemon, which may be the mounting process.
+    pub fn daemon(&self) -> Option<Pid> {
+        self.holder("daemon.lock", "stillpoint daemon")
+    }
+
+    fn holder(&self, lock: &str, holds_for: &str) -> Option<Pid> {
+        let holder = fs::read_to_string(self.store_path().join(lock)).ok()?;
         let (pid, purpose) = holder.split_once(' ')?;
-        if !purpose.starts_with("stillpoint mount") {
+        if !purpose.starts_with(holds_for) {
             return None;
         }
         // The number of one that was killed may be another's by now.
@@ -149,18 +158,18 @@ impl Fixture {
         ours.then(|| Pid::from_raw(pid.parse().unwrap()).unwrap())
     }
 
-    /// Ends the mounting process in order, and waits for its end.
+    /// Ends the daemon in order, or a mounting process that is none, and waits for its end.
     pub fn end(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Kills the mounting process as a crash would.
+    /// Kills it as a crash would.
     pub fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.mounting_process().expect("the store is mounted");
+        let pid = self.daemon().or_else(|| self.mounting_process()).expect("the store is mounted");
         let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         kill_process(pid, signal).unwrap();
         let mut ended = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];

@@ -13,9 +13,60 @@ const DELAY_MILLISECONDS_MAX: u64 = 900;
 
 #[test]
 fn a_killed_daemon_leaves_nothing_half_done() {
-    let kills: usize = std::env::var("STILLPOINT_DAEMON_KILLS").map_or(4, |text| text.parse().unwrap());
-    let dice = random("a_killed_daemon_leaves_nothing_half_done");
+    kill(Stage::new(), "a_killed_daemon_leaves_nothing_half_done");
+}
+
+#[test]
+fn a_killed_daemon_that_keeps_servers_leaves_nothing_half_done() {
+    let mut stage = Stage::new();
+    stage.stop_daemon();
+    stage.keep_servers = true;
+    stage.start_daemon();
+    kill(stage, "a_killed_daemon_that_keeps_servers_leaves_nothing_half_done");
+}
+
+/// A daemon killed in the middle of a stop: the server was not shut down in order, and is not left so.
+#[test]
+fn a_stop_that_is_killed_is_not_half_done() {
     let stage = Stage::new();
+    assert_eq!(stage.link("shop").status, 0, "{}", stage.daemon_log());
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    for word in ["stop", "disable"] {
+        // A postmaster that does not react.
+        let postmaster = stage.postmaster("qa");
+        let _stopped = Suspended::new(postmaster);
+        let job = stage.json(["vdb", word, "qa", "--no-wait"])["id"].to_string();
+        while !stage.ok(["job", "log", &job]).contains("stop the server") {}
+        stage.fixture.kill();
+        stage.start_daemon();
+        stage.wait_for_jobs();
+        check(&stage, word);
+        let shown = stage.json(["vdb", "show", "qa"]);
+        assert_eq!(shown["state"], "active", "{word}: {shown}");
+        stage.ok(["vdb", "snapshot", "qa"]);
+        check(&stage, word);
+    }
+}
+
+/// A process that is suspended until this is dropped.
+struct Suspended(rustix::process::Pid);
+
+impl Suspended {
+    fn new(pid: rustix::process::Pid) -> Self {
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+fn kill(stage: Stage, test: &str) {
+    let kills: usize = std::env::var("STILLPOINT_DAEMON_KILLS").map_or(4, |text| text.parse().unwrap());
+    let dice = random(test);
     let run = stage.link("shop");
     assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
@@ -82,19 +133,10 @@ fn a_killed_daemon_leaves_nothing_half_done() {
         std::thread::sleep(Duration::from_millis(dice.next_u64() % DELAY_MILLISECONDS_MAX));
         stage.fixture.kill();
         stage.start_daemon();
-        settle(&stage);
+        stage.wait_for_jobs();
         check(&stage, &format!("kill {number} during {operation:?}"));
     }
     println!("{kills} kills");
-}
-
-/// Waits for the jobs that bring the servers up again.
-fn settle(stage: &Stage) {
-    for job in stage.json(["job", "list"]).as_array().unwrap() {
-        if job["status"] == "running" || job["status"] == "queued" {
-            stage.run(["job", "watch", &job["id"].to_string()]);
-        }
-    }
 }
 
 /// The last job that failed, with what it said.

@@ -11,6 +11,7 @@ mod external;
 mod faults;
 mod hooks;
 mod hostile;
+mod kept;
 mod kills;
 mod lifecycle;
 mod owner;

@@ -16,6 +16,8 @@ pub(crate) const APP_PASSWORD: &str = "app-s3cret";
 pub(crate) struct Stage {
     pub(crate) source: Server,
     pub(crate) fixture: Fixture,
+    /// Whether servers go on when the daemon ends.
+    pub(crate) keep_servers: bool,
 }
 
 impl Stage {
@@ -42,7 +44,7 @@ impl Stage {
         source.query("CREATE ROLE nobody LOGIN");
         source.query(&format!("CREATE ROLE admin LOGIN SUPERUSER PASSWORD '{APP_PASSWORD}'"));
         source.load_pgbench(1);
-        let stage = Self { source, fixture };
+        let stage = Self { source, fixture, keep_servers: false };
         stage.start_daemon();
         stage
     }
@@ -74,6 +76,7 @@ impl Stage {
     pub(crate) fn run_all<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
         let mut command = self.fixture.command(arguments);
         command.env("STILLPOINT_STATE", self.state_path()).env("STILLPOINT_SOURCE_PASSWORD", PASSWORD);
+        command.env("STILLPOINT_KEEP_SERVERS", self.keep_servers.to_string());
         Run::of(&mut command)
     }
 
@@ -89,6 +92,15 @@ impl Stage {
         let mut command = self.fixture.command(arguments);
         command.env("STILLPOINT_SOURCE_PASSWORD", PASSWORD).args(["-o", "json"]);
         Run::of(&mut command).json()
+    }
+
+    /// Waits for the jobs that bring the servers up again.
+    pub(crate) fn wait_for_jobs(&self) {
+        for job in self.json(["job", "list"]).as_array().unwrap() {
+            if job["status"] == "running" || job["status"] == "queued" {
+                self.run(["job", "watch", &job["id"].to_string()]);
+            }
+        }
     }
 
     /// Links the source as `name`, the staging server at a port that was free a moment ago.
@@ -168,22 +180,34 @@ impl Stage {
             };
             !jobs.as_array().unwrap().iter().all(ended)
         };
-        while self.fixture.mounting_process().is_some() && busy() {}
+        while self.fixture.daemon().is_some() && busy() {}
     }
 
-    /// The postmasters whose clusters are on the mount, but for what is made in the background.
+    /// How many postmasters have their clusters on the mount, but for what is made in the background.
     pub(crate) fn servers(&self) -> usize {
         self.settle();
+        self.postmasters().count()
+    }
+
+    /// The postmaster of a dataset's current timeflow.
+    pub(crate) fn postmaster(&self, dataset: &str) -> rustix::process::Pid {
+        let volume = self.json(["vdb", "show", dataset])["volume"].as_str().unwrap().to_owned();
+        let folder = self.fixture.mount_path().join(volume);
+        self.postmasters().find(|(_, cluster)| cluster.starts_with(&folder)).expect("it runs").0
+    }
+
+    fn postmasters(&self) -> impl Iterator<Item = (rustix::process::Pid, PathBuf)> {
         let mount = self.fixture.mount_path();
-        let folders = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let found = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
             let arguments = fs::read(entry.path().join("cmdline")).ok()?;
             let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
             // Not what started it, and has its arguments, too.
             words[0].ends_with(b"/postgres").then_some(())?;
             let folder = words.iter().position(|word| *word == b"-D").and_then(|at| words.get(at + 1))?;
-            Some(PathBuf::from(String::from_utf8_lossy(folder).into_owned()))
+            let pid = rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            Some((pid, PathBuf::from(String::from_utf8_lossy(folder).into_owned())))
         });
-        folders.filter(|folder| folder.starts_with(&mount)).count()
+        found.filter(move |(_, folder)| folder.starts_with(&mount))
     }
 
     pub(crate) fn volumes(&self) -> BTreeSet<String> {
@@ -194,7 +218,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.fixture.mounting_process().is_some() {
+        if self.fixture.daemon().is_some() {
             self.stop_daemon();
         }
         // A daemon that could not end them, or was killed: only what runs on this test's own mount.

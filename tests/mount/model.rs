@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stillpoint::base::{RealStorage, SeededRandom};
-use stillpoint::control::{Host, HostOptions, Operations, Request};
+use stillpoint::control::{Holder, Host, HostOptions, Operations, Request};
 use stillpoint::volume::{CreateOptions, Environment, Store};
 
 const OPERATIONS: usize = 250;

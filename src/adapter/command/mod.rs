@@ -236,8 +236,8 @@ impl Adapter for Commands {
         self.application(instance)?.stop(task)
     }
 
-    fn end_strays(&self, state: &Path, _mount: &Path) -> Result<Vec<u32>> {
-        processes::end(processes::Of::All(state), &*self.clock)
+    fn end_strays(&self, state: &Path, _mount: &Path, kept: &[PathBuf]) -> Result<Vec<u32>> {
+        processes::end(processes::Of::All(state, kept), &*self.clock)
     }
 
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {

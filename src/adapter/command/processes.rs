@@ -3,7 +3,7 @@
 //! Not found are those that dropped it or wrote over it, and those that another service started for them.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -26,8 +26,8 @@ pub(super) struct Started {
 pub(super) enum Of<'a> {
     /// One dataset's, by its folder.
     Dataset(&'a Path),
-    /// Those of every dataset below a state folder.
-    All(&'a Path),
+    /// Those of every dataset below a state folder, but for the datasets with these folders.
+    All(&'a Path, &'a [PathBuf]),
 }
 
 impl Of<'_> {
@@ -39,11 +39,13 @@ impl Of<'_> {
         let mut folders = environment.split(|byte| *byte == 0).filter_map(value);
         match self {
             Self::Dataset(folder) => folders.any(|found| found == folder.as_os_str().as_encoded_bytes()),
-            Self::All(state) => {
-                let mut below = state.as_os_str().as_encoded_bytes().to_vec();
-                below.push(b'/');
-                folders.any(|found| found.starts_with(&below))
-            }
+            Self::All(state, kept) => folders.any(|found| {
+                let is_below = |folder: &Path| {
+                    let rest = found.strip_prefix(folder.as_os_str().as_encoded_bytes());
+                    rest.is_some_and(|rest| rest.starts_with(b"/"))
+                };
+                is_below(state) && !kept.iter().any(|folder| is_below(folder))
+            }),
         }
     }
 }
@@ -115,19 +117,21 @@ mod tests {
         let folder = |name: &str| state.path().join("instances").join(name).join("run");
         let (mut one, mut ten) = (sleeper(&folder("1")), sleeper(&folder("10")));
         // The child has the variable only once it has become the other program.
-        let both = || started(Of::All(state.path())).unwrap().len() == 2;
+        let both = || started(Of::All(state.path(), &[])).unwrap().len() == 2;
         while !both() {
             SystemClock.sleep(LOOK);
         }
         let number = |child: &Child| child.id();
         assert_eq!(end(Of::Dataset(&folder("1")), &SystemClock).unwrap(), [number(&one)]);
         one.wait().unwrap();
-        assert!(!wait(Of::All(state.path()), Duration::ZERO, &SystemClock).unwrap());
+        let kept = [state.path().join("instances").join("10")];
+        assert!(started(Of::All(state.path(), &kept)).unwrap().is_empty());
+        assert!(!wait(Of::All(state.path(), &[]), Duration::ZERO, &SystemClock).unwrap());
         assert!(wait(Of::Dataset(&folder("1")), Duration::ZERO, &SystemClock).unwrap());
         // A folder that only begins like another is another.
         let other = format!("{}-other", state.path().display());
-        assert!(started(Of::All(Path::new(&other))).unwrap().is_empty());
-        assert_eq!(end(Of::All(state.path()), &SystemClock).unwrap(), [number(&ten)]);
+        assert!(started(Of::All(Path::new(&other), &[])).unwrap().is_empty());
+        assert_eq!(end(Of::All(state.path(), &[]), &SystemClock).unwrap(), [number(&ten)]);
         ten.wait().unwrap();
     }
 }

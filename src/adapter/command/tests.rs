@@ -185,7 +185,7 @@ fn an_application_is_started_once_seen_and_stopped_with_all_it_left() {
     bench.adapter.stop(&instance, &mut bench.log).unwrap();
     // What an earlier daemon started is found by its state folder.
     bench.adapter.start(&instance, &mut bench.log).unwrap();
-    let ended = bench.adapter.end_strays(bench.folder.path(), Path::new("/")).unwrap();
+    let ended = bench.adapter.end_strays(bench.folder.path(), Path::new("/"), &[]).unwrap();
     assert_eq!(ended.len(), 2);
     assert!(!seen(&bench).running);
 }

@@ -279,8 +279,8 @@ impl Adapter for Postgres {
         self.server(instance)?.stop(task)
     }
 
-    fn end_strays(&self, state: &Path, mount: &Path) -> Result<Vec<u32>> {
-        server::end_strays(state, mount)
+    fn end_strays(&self, state: &Path, mount: &Path, kept: &[PathBuf]) -> Result<Vec<u32>> {
+        server::end_strays(state, mount, kept)
     }
 
     fn connection(&self, instance: &Instance) -> BTreeMap<String, String> {

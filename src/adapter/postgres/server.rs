@@ -23,6 +23,8 @@ use crate::base::{Clock, Error, ErrorKind, OsUser, Result};
 
 /// Arguments: see the script.
 const PRIVATE_SCRIPT: &str = include_str!("private.sh");
+/// The script's own name, among the arguments of what starts a server.
+const SERVER_MARK: &str = "stillpoint-server";
 const POLL: Duration = Duration::from_millis(20);
 /// Recovery of a large cluster takes long; a server that says nothing for this long is given up.
 pub(super) const START_TIME_MAX: Duration = Duration::from_secs(600);
@@ -149,7 +151,7 @@ impl<'a> Server<'a> {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--ipc", "--fork", "--propagation", "private"]);
         command.args(["--", "/bin/sh", "-c"]);
-        command.arg(PRIVATE_SCRIPT).arg("stillpoint-server");
+        command.arg(PRIVATE_SCRIPT).arg(SERVER_MARK);
         command.arg(&self.instance.volume).arg(&self.instance.state).arg(self.sockets());
         command.arg(self.programs.user.uid.to_string()).arg(self.programs.user.gid.to_string());
         for tablespace in &self.config.tablespaces {
@@ -333,15 +335,16 @@ impl Postmaster {
 
 /// Ends every process that an earlier engine started with settings in `state`, and every server on the dead mount at
 /// `mount`: postmasters, what they started, and copies under way. Nothing they could still write would stay. Returns
-/// their numbers.
-pub(super) fn end_strays(state: &Path, mount: &Path) -> Result<Vec<u32>> {
+/// their numbers. The servers of the state folders in `kept` go on, with all that runs in their namespaces.
+pub(super) fn end_strays(state: &Path, mount: &Path, kept: &[PathBuf]) -> Result<Vec<u32>> {
     let mut ended = Vec::new();
     // A postmaster may start one more child while it is being ended.
     for _ in 0..STRAY_ROUNDS_MAX {
         let strays: Vec<Postmaster> = processes()?
             .into_iter()
             .filter(|(pid, _)| {
-                *pid != rustix::process::getpid() && (is_marked(*pid, state) || is_on_dead(*pid, mount))
+                *pid != rustix::process::getpid()
+                    && (is_marked(*pid, state) && !is_kept(*pid, kept) || is_on_dead(*pid, mount))
             })
             .map(|(pid, handle)| Postmaster { pid, handle })
             .collect();
@@ -358,6 +361,18 @@ pub(super) fn end_strays(state: &Path, mount: &Path) -> Result<Vec<u32>> {
         }
     }
     Ok(ended)
+}
+
+/// Whether a process is of one of these servers: in its namespace, or the one outside that waits for the namespace's end.
+/// Tools that work on a server from outside, such as a copy, are not.
+fn is_kept(pid: Pid, kept: &[PathBuf]) -> bool {
+    if !kept.iter().any(|state| is_marked(pid, state)) {
+        return false;
+    }
+    let namespace = |folder: &Path| std::fs::read_link(folder.join("ns/pid")).ok();
+    let arguments = std::fs::read(process_folder(pid).join("cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).any(|word| word == SERVER_MARK.as_bytes())
+        || namespace(&process_folder(pid)) != namespace(Path::new("/proc/self"))
 }
 
 /// Whether a path of the state folder is among a process's arguments; this program has at most the folder itself.

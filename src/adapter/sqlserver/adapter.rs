@@ -610,7 +610,7 @@ impl Adapter for SqlServer {
     }
 
     /// A freeze ends with its connection; databases are taken up again by `start`.
-    fn end_strays(&self, _state: &Path, _mount: &Path) -> Result<Vec<u32>> {
+    fn end_strays(&self, _state: &Path, _mount: &Path, _kept: &[PathBuf]) -> Result<Vec<u32>> {
         Ok(Vec::new())
     }
 

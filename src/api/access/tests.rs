@@ -31,6 +31,7 @@ fn bench() -> Bench {
         clock: Arc::new(SystemClock),
         random: Arc::new(SeededRandom::new(1)),
         jobs_max: 1,
+        kept_mount: None,
     })
     .unwrap();
     let datasets = [
