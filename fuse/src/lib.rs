@@ -14,7 +14,7 @@ mod types;
 
 pub use counters::{Counters, Opcode};
 pub use filesystem::{Answer, DirectorySink, Done, FileSystem, Files, Metadata, Namespace};
-pub use mountpoint::{bind, is_mounted, unbind};
+pub use mountpoint::{bind, detach_dead, is_mounted, unbind};
 pub use options::MountOptions;
 pub use rustix::io::Errno;
 pub use session::{Mounted, Notifier, SessionError, mount};

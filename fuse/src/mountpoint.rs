@@ -20,7 +20,7 @@ const BUSY_TRIES: u32 = 40;
 
 /// Takes a mount off `directory` whose daemon died ("Transport endpoint is not connected"). True if there
 /// was one.
-pub(crate) fn detach_dead(directory: &Path) -> io::Result<bool> {
+pub fn detach_dead(directory: &Path) -> io::Result<bool> {
     let mut found = false;
     // Several daemons may have died on top of each other. `stat` may answer from the kernel's cache; this asks.
     while let Err(Errno::NOTCONN) = statfs(directory) {
@@ -49,7 +49,7 @@ pub fn bind(directory: &Path, target: &Path) -> io::Result<()> {
 
 /// Takes back [`bind`]. `EBUSY` when files are open there.
 pub fn unbind(target: &Path) -> io::Result<()> {
-    Ok(unmount(target, UnmountFlags::empty())?)
+    Ok(detach(target)?)
 }
 
 /// Mounts at `directory` and gives the descriptor that requests come from. We do it ourselves, for the transport

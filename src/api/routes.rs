@@ -163,6 +163,7 @@ fn link_request(link: Link) -> Result<LinkRequest> {
         logs: link.logs,
         images: link.images,
         attachments: attachments(link.policies, link.hooks)?,
+        mount_base: link.mount_base.map(Into::into),
     })
 }
 
@@ -237,6 +238,7 @@ async fn provision(State(engine): Shared, Body(body): Body<Provision>) -> Starte
         port: body.port,
         settings: body.settings,
         attachments: attachments(body.policies, body.hooks)?,
+        mount_base: body.mount_base.map(Into::into),
     };
     started(engine, move |engine| engine.provision(&request)).await
 }

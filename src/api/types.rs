@@ -38,6 +38,9 @@ pub struct Link {
     /// Whether an image of the newest snapshot is kept ready, from which a VDB starts at once.
     #[serde(default = "yes")]
     pub images: bool,
+    /// The folder of the daemon's host below which its volumes are shown; in the mount alone when absent.
+    #[serde(default)]
+    pub mount_base: Option<String>,
     /// Names of policies that it has from its beginning.
     #[serde(default)]
     pub policies: Vec<String>,
@@ -91,6 +94,9 @@ pub struct Provision {
     /// Databases that get another name, by their old one.
     #[serde(default)]
     pub rename_databases: BTreeMap<String, String>,
+    /// The folder of the daemon's host below which its volumes are shown; in the mount alone when absent.
+    #[serde(default)]
+    pub mount_base: Option<String>,
     /// `owner_password`: that of the owner.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
@@ -260,6 +266,8 @@ pub struct Dataset {
     pub port: u16,
     pub locked: bool,
     pub volume: Option<String>,
+    /// Where its server finds the volume, when that is not in the mount.
+    pub place: Option<String>,
     /// Where the logs of its current timeflow are kept.
     pub log_volume: Option<String>,
     /// What its current timeflow was made from.
@@ -418,6 +426,10 @@ impl From<engine::DatasetView> for Dataset {
             locked: record.locked,
             from: view.timeflow.as_ref().and_then(|timeflow| timeflow.from.clone()),
             log_volume: view.timeflow.as_ref().and_then(|timeflow| timeflow.log_volume.clone()),
+            place: view
+                .timeflow
+                .as_ref()
+                .and_then(|timeflow| Some(timeflow.place.as_ref()?.display().to_string())),
             volume: view.timeflow.map(|timeflow| timeflow.volume),
             snapshots: view.snapshots as u64,
             faults: view.faults.into_iter().map(Fault::from).collect(),

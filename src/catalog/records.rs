@@ -1,6 +1,7 @@
 //! The catalog's records. A change of one raises its version and adds a step to `upgrade`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub struct Dataset {
     /// Of a dSource: the source config that it was linked with.
     #[serde(default)]
     pub source: Option<u64>,
+    /// The folder below which its volumes are shown, beside the mount.
+    #[serde(default)]
+    pub mount_base: Option<PathBuf>,
 }
 
 fn yes() -> bool {
@@ -87,6 +91,9 @@ pub struct Timeflow {
     /// Where logs are kept that lead from its snapshots to points in time.
     #[serde(default)]
     pub log_volume: Option<String>,
+    /// Where its server finds the volume, when that is not in the mount.
+    #[serde(default)]
+    pub place: Option<PathBuf>,
     pub state: TimeflowState,
     pub created: Timestamp,
     /// The snapshot it was provisioned, refreshed or rewound from.

@@ -108,6 +108,7 @@ fn what_was_under_way_is_not_brought_back_to_be_cleared_away() {
         dataset: 1,
         volume: format!("v{id}"),
         log_volume: None,
+        place: None,
         state,
         created: jiff::Timestamp::UNIX_EPOCH,
         from_snapshot: None,

@@ -121,6 +121,7 @@ impl Application {
             secrets: BTreeMap::new(),
             logs: false,
             images: false,
+            mount_base: self.attached.mount_base()?,
             hooks: self.attached.hooks()?,
             policies: self.attached.policies,
         })

@@ -214,6 +214,7 @@ fn link(client: &ApiClient, arguments: Postgres, context: &Context) -> Result<Ou
         logs: !arguments.no_logs,
         images: !arguments.no_image,
         policies: arguments.attached.policies.clone(),
+        mount_base: arguments.attached.mount_base()?,
         hooks: arguments.attached.hooks()?,
     };
     submit_link(client, &body, arguments.dry_run, arguments.no_wait, context)

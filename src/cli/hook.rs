@@ -112,9 +112,19 @@ pub(super) struct Attached {
     /// A script that runs at a point of its operations, named after the file; `hook add` has more to say
     #[arg(long = "hook", value_name = "POINT=FILE", value_parser = parse_setting)]
     hooks: Vec<(String, String)>,
+    /// The folder below which its volumes are shown, in the place of the daemon's mount
+    #[arg(long, value_name = "DIR")]
+    mount_base: Option<PathBuf>,
 }
 
 impl Attached {
+    /// The mount base, from the root on.
+    pub(super) fn mount_base(&self) -> Result<Option<String>> {
+        let absolute =
+            |path| std::path::absolute(path).map_err(|e| Error::io("resolve", "the mount base", e));
+        Ok(self.mount_base.as_ref().map(absolute).transpose()?.map(|path| path.display().to_string()))
+    }
+
     /// The hooks, with their scripts read.
     pub(super) fn hooks(&self) -> Result<Vec<NewHook>> {
         let hook = |(point, file): &(String, String)| {

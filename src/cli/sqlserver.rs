@@ -88,6 +88,7 @@ impl SqlServer {
             logs: false,
             images: false,
             policies: self.attached.policies.clone(),
+            mount_base: self.attached.mount_base()?,
             hooks: self.attached.hooks()?,
         })
     }

@@ -231,7 +231,7 @@ fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> 
     {
         secrets.insert("owner_password".to_owned(), password);
     }
-    let hooks = arguments.attached.hooks()?;
+    let (hooks, mount_base) = (arguments.attached.hooks()?, arguments.attached.mount_base()?);
     let body = Provision {
         name: arguments.name,
         group: arguments.group,
@@ -243,6 +243,7 @@ fn provision(client: &ApiClient, arguments: Provisioning, context: &Context) -> 
         secrets,
         port: arguments.port,
         settings: arguments.settings.into_iter().collect(),
+        mount_base,
         policies: arguments.attached.policies,
         hooks,
     };

@@ -1,9 +1,12 @@
 //! The mounted store as the engine sees it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stillpoint_fuse::detach_dead;
+
 use super::holder::Holder;
+use super::rows::MountRow;
 use super::wire::{Limit, Reply, Request};
 use crate::base::{Error, ErrorKind, Result};
 use crate::engine::Volumes;
@@ -18,6 +21,13 @@ pub struct HostVolumes {
 impl HostVolumes {
     pub fn new(host: Arc<dyn Holder>, directory: PathBuf) -> Self {
         Self { host, directory }
+    }
+
+    fn mounts(&self) -> Result<Vec<MountRow>> {
+        match self.host.perform(&Request::Status, &mut |_| {})? {
+            Reply::Status(row) => Ok(row.mounts),
+            _ => Err(Error::new(ErrorKind::Failed, "no mounts were told")),
+        }
     }
 
     fn ask(&self, request: &Request) -> Result<()> {
@@ -71,6 +81,43 @@ impl Volumes for HostVolumes {
         match self.host.perform(&Request::SnapshotHolds { volume: volume.into() }, &mut |_| {})? {
             Reply::Holds(holds) => Ok(holds),
             _ => Err(Error::new(ErrorKind::Failed, format!("no holds of {volume} were told"))),
+        }
+    }
+
+    fn show_at(&self, volume: &str, folder: &Path) -> Result<()> {
+        let shown = folder.display().to_string();
+        if let Some(row) = self.mounts()?.into_iter().find(|row| row.directory == folder) {
+            return match row.volume.as_deref() == Some(volume) {
+                true => Ok(()),
+                false => Err(Error::new(ErrorKind::InUse, format!("{shown} shows another volume already"))),
+            };
+        }
+        detach_dead(folder).map_err(|e| Error::io("take a dead mount off", &shown, e))?;
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", &shown, e))?;
+        let mut entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", &shown, e))?;
+        if entries.next().is_some() {
+            return Err(Error::new(
+                ErrorKind::NotEmpty,
+                format!("{shown} is not empty: {volume} cannot be shown there"),
+            ));
+        }
+        let asked = self.ask(&Request::VolumeMount { name: volume.into(), directory: folder.into() });
+        if asked.is_err() {
+            // Nothing is there but the folder, which would be left for good.
+            let _ = std::fs::remove_dir(folder);
+        }
+        asked
+    }
+
+    fn hide_at(&self, folder: &Path) -> Result<()> {
+        let shown = folder.display().to_string();
+        if self.mounts()?.iter().any(|row| row.directory == folder) {
+            self.ask(&Request::Unmount { directory: folder.into() })?;
+        }
+        detach_dead(folder).map_err(|e| Error::io("take a dead mount off", &shown, e))?;
+        match std::fs::remove_dir(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &shown, e)),
+            _ => Ok(()),
         }
     }
 

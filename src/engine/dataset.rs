@@ -209,6 +209,7 @@ impl Engine {
         self.catalog.change(|change| {
             change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Removing)
         })?;
+        self.hide_volume(timeflow)?;
         for volume in [Some(&timeflow.volume), timeflow.log_volume.as_ref()].into_iter().flatten() {
             match self.volumes.destroy(volume) {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),

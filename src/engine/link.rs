@@ -1,5 +1,6 @@
 //! Linking a source: a new dSource with its staging server, and its first snapshot.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use super::groups::ensure_group;
 use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
+use super::places::place;
 use super::sources::number_of;
 use crate::adapter::{Secrets, Task};
 use crate::base::{ErrorKind, Result};
@@ -32,6 +34,8 @@ pub struct LinkRequest {
     /// Whether an image of the newest snapshot is kept ready.
     pub images: bool,
     pub attachments: Attachments,
+    /// The folder below which its volumes are shown; in the mount alone when absent.
+    pub mount_base: Option<PathBuf>,
 }
 
 impl LinkRequest {
@@ -93,6 +97,7 @@ impl Engine {
             let timeflow = Timeflow {
                 id: change.next_id()?,
                 dataset: id,
+                place: place(request.mount_base.as_deref(), &volume),
                 volume,
                 log_volume,
                 state: TimeflowState::Building,
@@ -116,6 +121,7 @@ impl Engine {
                 locked: false,
                 images: request.images && abilities.images,
                 source,
+                mount_base: request.mount_base.clone(),
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
@@ -173,7 +179,9 @@ impl Engine {
         if made.as_ref().is_err_and(|e| e.kind() == ErrorKind::Exists) {
             self.catalog.change(|change| change.remove::<Timeflow>(timeflow.id))?;
         }
-        made.and_then(|()| self.limit_volume(timeflow))
+        made?;
+        self.limit_volume(timeflow)?;
+        self.show_volume(timeflow)
     }
 
     /// Undoes a link or a provision that failed. What cannot be undone is a warning that says what is left where; the

@@ -18,6 +18,7 @@ mod locks;
 mod logs;
 mod names;
 mod past;
+mod places;
 mod points;
 mod policies;
 #[cfg(test)]
@@ -98,6 +99,7 @@ pub struct Engine {
     adapters: BTreeMap<&'static str, Arc<dyn Adapter>>,
     volumes: Arc<dyn Volumes>,
     state: PathBuf,
+    store: PathBuf,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     secrets: SecretStore,
@@ -130,6 +132,7 @@ impl Engine {
             adapters: parts.adapters.into_iter().map(|adapter| (adapter.kind(), adapter)).collect(),
             volumes: parts.volumes,
             state: parts.state,
+            store: parts.store,
             clock: parts.clock,
             random: parts.random,
             secrets,
@@ -143,6 +146,7 @@ impl Engine {
             servers_kept: parts.kept_mount.is_some(),
         });
         engine.open_environment()?;
+        engine.show_volumes()?;
         if let Some(mount) = &parts.kept_mount {
             engine.end_interrupted_servers(mount)?;
         }
@@ -166,6 +170,9 @@ impl Engine {
         self.check_group(&request.group)?;
         self.check_attachments(crate::catalog::Role::Dsource, &request.attachments)?;
         let adapter = self.adapter(&request.adapter)?;
+        if let Some(base) = &request.mount_base {
+            self.check_mount_base(base)?;
+        }
         let port = request.port.map_or_else(|| self.free_port(), Ok)?;
         self.check_port_free(port)?;
         let mut plan = adapter.plan_link(&request.adapter_request(port), &request.secrets)?;
@@ -188,7 +195,11 @@ impl Engine {
 
     /// A dataset's server on one of its timeflows.
     fn instance(&self, dataset: &Dataset, timeflow: &Timeflow) -> Result<Instance> {
-        self.instance_of(dataset, &timeflow.volume, timeflow.log_volume.as_deref())
+        let instance = self.instance_of(dataset, &timeflow.volume, timeflow.log_volume.as_deref())?;
+        Ok(match &timeflow.place {
+            Some(place) => Instance { volume: place.clone(), ..instance },
+            None => instance,
+        })
     }
 
     fn instance_of(&self, dataset: &Dataset, volume: &str, logs: Option<&str>) -> Result<Instance> {

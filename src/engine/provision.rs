@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Engine;
@@ -10,6 +11,7 @@ use super::hooks::Attachments;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
 use super::names::check_name;
+use super::places::place;
 use super::points::Origin;
 use super::secrets::check_secret_names;
 use super::snapshot::require_ready;
@@ -40,6 +42,8 @@ pub struct ProvisionRequest {
     /// The owner's password.
     pub secrets: Secrets,
     pub attachments: Attachments,
+    /// The folder below which its volumes are shown; in the mount alone when absent.
+    pub mount_base: Option<PathBuf>,
 }
 
 impl Engine {
@@ -50,6 +54,9 @@ impl Engine {
         self.check_new_name(&request.name)?;
         let origin = self.find_origin(&request.from, &request.target)?;
         self.check_attachments(Role::Vdb, &request.attachments)?;
+        if let Some(base) = &request.mount_base {
+            self.check_mount_base(base)?;
+        }
         let options = VdbOptions {
             settings: request.settings.clone(),
             owner: request.owner.clone(),
@@ -102,7 +109,10 @@ impl Engine {
             }
             let new_group = ensure_group(change, &request.group, created)?;
             let id = change.next_id()?;
-            let timeflow = new_timeflow(change.next_id()?, id, volumes, created, origin);
+            let timeflow = Timeflow {
+                place: place(request.mount_base.as_deref(), &volumes.0),
+                ..new_timeflow(change.next_id()?, id, volumes, created, origin)
+            };
             let dataset = Dataset {
                 id,
                 name: request.name.clone(),
@@ -117,6 +127,7 @@ impl Engine {
                 locked: false,
                 images: false,
                 source: None,
+                mount_base: request.mount_base.clone(),
             };
             change.put(&timeflow)?;
             change.put(&dataset)?;
@@ -222,6 +233,7 @@ pub(super) fn new_timeflow(
         dataset,
         volume,
         log_volume,
+        place: None,
         state: TimeflowState::Building,
         created,
         from_snapshot: Some(origin.snapshot.id),

@@ -11,6 +11,7 @@ use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::link::log_notes;
 use super::locks::Hold;
+use super::places::place;
 use super::secrets::{OWN, check_secret_names};
 use super::sources::source_after;
 use crate::adapter::{Adapter, ChangeKind, Instance, LinkPlan, Secrets, Task};
@@ -371,6 +372,7 @@ impl Engine {
             let timeflow = Timeflow {
                 id: change.next_id()?,
                 dataset: dataset.id,
+                place: place(dataset.mount_base.as_deref(), &volume),
                 volume,
                 log_volume,
                 state: TimeflowState::Building,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::jobs::{JobHandle, JobTask, NewJob};
 use super::locks::Hold;
+use super::places::place;
 use super::points::Origin;
 use super::provision::new_timeflow;
 use super::run_hooks::replacing;
@@ -77,13 +78,22 @@ impl Engine {
         self.submit(new, move |task| body(&engine, engine.dataset_by_id(id)?, task))
     }
 
+    /// The state comes first: a server that a crash ends while it starts is started again, since its files are no longer
+    /// those of a stopped one.
     fn start_and_activate(&self, dataset: &Dataset, task: &mut JobTask) -> Result<()> {
-        self.start_server(dataset, task)?;
-        self.set_state(dataset.id, DatasetState::Active)
+        self.set_state(dataset.id, DatasetState::Active)?;
+        let started = self.start_server(dataset, task);
+        if started.is_err() {
+            self.set_state(dataset.id, dataset.state)?;
+        }
+        started
     }
 
     pub(super) fn start_server(&self, dataset: &Dataset, task: &mut dyn Task) -> Result<()> {
-        let mut instance = self.instance(dataset, &self.current_timeflow(dataset)?)?;
+        let timeflow = self.current_timeflow(dataset)?;
+        // An application would start on an empty folder as well.
+        self.show_volume(&timeflow)?;
+        let mut instance = self.instance(dataset, &timeflow)?;
         let adapter = self.adapter(&dataset.adapter)?;
         task.step("start the server")?;
         if dataset.role == Role::Vdb {
@@ -275,7 +285,10 @@ impl Engine {
         let volumes = self.timeflow_volumes(&dataset.name, old.log_volume.is_some())?;
         let new = self.catalog.change(|change| {
             require_ready(change, origin.snapshot.id)?;
-            let timeflow = new_timeflow(change.next_id()?, dataset.id, volumes, created, origin);
+            let timeflow = Timeflow {
+                place: place(dataset.mount_base.as_deref(), &volumes.0),
+                ..new_timeflow(change.next_id()?, dataset.id, volumes, created, origin)
+            };
             change.put(&timeflow)?;
             Ok(timeflow)
         })?;

@@ -1,6 +1,6 @@
 //! What the engine asks of the store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::Result;
 
@@ -20,7 +20,11 @@ pub trait Volumes: Send + Sync {
     fn set_quota(&self, volume: &str, bytes: Option<u64>) -> Result<()>;
     /// The snapshots of a volume that somebody holds, by whose names.
     fn holds(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>>;
-    /// Where a volume's files are.
+    /// Shows a volume at a further folder, made if it is not there, which must be empty; no error when it is shown there already.
+    fn show_at(&self, volume: &str, folder: &Path) -> Result<()>;
+    /// Takes back `show_at` with the folder; also what a dead mounting process left there. `InUse` while files are open there.
+    fn hide_at(&self, folder: &Path) -> Result<()>;
+    /// Where a volume's files are in the mount.
     fn folder(&self, volume: &str) -> PathBuf;
 }
 
@@ -80,6 +84,14 @@ pub(crate) mod testing {
 
         fn holds(&self, _volume: &str) -> Result<Vec<(String, Vec<String>)>> {
             Ok(Vec::new())
+        }
+
+        fn show_at(&self, _volume: &str, _folder: &Path) -> Result<()> {
+            Ok(())
+        }
+
+        fn hide_at(&self, _folder: &Path) -> Result<()> {
+            Ok(())
         }
 
         fn snapshot_folder(&self, volume: &str, snapshot: &str) -> PathBuf {

@@ -48,6 +48,25 @@ fn a_stop_that_is_killed_is_not_half_done() {
     }
 }
 
+/// A daemon killed while a server starts: it is no longer one that was shut down in order, and is not left so.
+#[test]
+fn a_start_that_is_killed_is_not_half_done() {
+    let stage = Stage::new();
+    assert_eq!(stage.link("shop").status, 0, "{}", stage.daemon_log());
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    for (down, up) in [("stop", "start"), ("disable", "enable")] {
+        stage.ok(["vdb", down, "qa"]);
+        stage.ok(["vdb", up, "qa", "--no-wait"]);
+        while stage.find_postmaster("qa").is_none() {}
+        stage.fixture.kill();
+        stage.start_daemon();
+        stage.wait_for_jobs();
+        check(&stage, up);
+        stage.ok(["vdb", "snapshot", "qa"]);
+        check(&stage, up);
+    }
+}
+
 /// A process that is suspended until this is dropped.
 struct Suspended(rustix::process::Pid);
 

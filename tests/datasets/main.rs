@@ -15,6 +15,7 @@ mod kept;
 mod kills;
 mod lifecycle;
 mod owner;
+mod places;
 mod points;
 mod policies;
 mod records;

@@ -191,9 +191,13 @@ impl Stage {
 
     /// The postmaster of a dataset's current timeflow.
     pub(crate) fn postmaster(&self, dataset: &str) -> rustix::process::Pid {
+        self.find_postmaster(dataset).expect("it runs")
+    }
+
+    pub(crate) fn find_postmaster(&self, dataset: &str) -> Option<rustix::process::Pid> {
         let volume = self.json(["vdb", "show", dataset])["volume"].as_str().unwrap().to_owned();
         let folder = self.fixture.mount_path().join(volume);
-        self.postmasters().find(|(_, cluster)| cluster.starts_with(&folder)).expect("it runs").0
+        self.postmasters().find(|(_, cluster)| cluster.starts_with(&folder)).map(|(pid, _)| pid)
     }
 
     fn postmasters(&self) -> impl Iterator<Item = (rustix::process::Pid, PathBuf)> {

@@ -55,6 +55,7 @@ fn bench() -> Bench {
             locked: false,
             images: false,
             source: None,
+            mount_base: None,
         };
         let job = Job {
             dataset: Some(id),
