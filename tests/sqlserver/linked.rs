@@ -8,6 +8,9 @@ use stillpoint_tds_server::instance::DatabaseState;
 use crate::common::Run;
 use crate::stage::Stage;
 
+/// A tenth of a second each.
+const WAIT_LOOKS_MAX: usize = 600;
+
 impl Stage {
     /// The folder that backups of production go to.
     pub(crate) fn folder(&self) -> String {
@@ -27,24 +30,45 @@ impl Stage {
 
     /// A snapshot by hand. One that the daemon takes by itself at that moment is waited for.
     pub(crate) fn snap(&self) -> Run {
-        loop {
-            let run = self.run(&["dsource", "snapshot", "shop"]);
-            if run.status != 11 {
-                return run;
+        self.patient(&["dsource", "snapshot", "shop"])
+    }
+
+    /// Waits for something that the daemon does by itself.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        for _ in 0..WAIT_LOOKS_MAX {
+            if is_so() {
+                return;
             }
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
+        panic!(
+            "{what} does not come: {}\n{}\n{}",
+            self.ok(["dsource", "show", "shop"]),
+            self.logs_of_jobs(),
+            self.daemon_log()
+        );
+    }
+
+    /// Runs a command again as long as the daemon is at work on the dataset by itself.
+    pub(crate) fn patient(&self, words: &[&str]) -> Run {
+        let mut run = self.run(words);
+        self.wait("the end of a job", || {
+            if run.status == 11 {
+                run = self.run(words);
+            }
+            run.status != 11
+        });
+        run
     }
 
     /// Waits until the newest snapshot of `shop` holds a VDB of these rows; nobody asks for a snapshot.
     pub(crate) fn wait_for_rows(&self, rows: &[&str]) {
-        while self.staged() != rows {
-            std::thread::yield_now();
-        }
+        self.wait(&format!("{rows:?}"), || self.staged() == rows);
         let redo = self.instance.restore_position("shop_staging").unwrap().redo_start.to_string();
-        while self.snapshots("shop").last().is_none_or(|last| last["metadata"]["redo_start_lsn"] != redo) {
-            std::thread::yield_now();
-        }
+        self.wait("the snapshot of it", || {
+            self.snapshots("shop").last().is_some_and(|last| last["metadata"]["redo_start_lsn"] == redo)
+        });
     }
 
     /// Rows that the staging database has, though nobody could read them.
@@ -99,7 +123,7 @@ fn a_folder_is_followed_from_link_to_vdb() {
     for name in ["qa"] {
         stage.ok(["vdb", "delete", name, "--yes"]);
     }
-    while stage.run(&["dsource", "delete", "shop", "--yes"]).status == 11 {}
+    assert_eq!(stage.patient(&["dsource", "delete", "shop", "--yes"]).status, 0);
     assert_eq!(stage.instance.state_of("shop_staging"), None);
     assert_eq!(stage.json(["volume", "list"]), serde_json::json!([]));
 }
@@ -109,31 +133,22 @@ fn missing_log_is_named_and_its_coming_mends_it() {
     let stage = Stage::new();
     stage.production("prod", &["one"]);
     assert_eq!(stage.follow(&[]).status, 0);
-    let missing = PathBuf::from(stage.commit_and_log("two", "a"));
+    let missing = PathBuf::from(stage.folder()).join("prod-a-log.bak");
     let aside = stage.fixture.path("aside.trn");
-    // Gone before it was seen, or seen: then there is no gap, and nothing to test.
-    std::fs::rename(&missing, &aside).unwrap();
-    stage.wait_idle();
-    if stage.staged() == ["one"] {
-        stage.commit_and_log("three", "b");
-        let fault = loop {
-            if let Some(fault) = stage.fault("LOG_MISSING") {
-                break fault;
-            }
-            std::thread::yield_now();
-        };
-        let text = fault["message"].as_str().unwrap();
-        let begins = stage.instance.restore_position("shop_staging").unwrap().redo_start.to_string();
-        assert!(text.contains(&format!("log from LSN {begins} to ")), "{text}");
-        assert!(text.contains("prod-b-log.bak"), "{text}");
-        stage.snap().fails_with(13, &["cannot be brought up to its source", &begins, "new full"]);
-        assert_eq!(stage.snapshots("shop").len(), 1);
-        std::fs::rename(&aside, &missing).unwrap();
-        stage.wait_for_rows(&["one", "two", "three"]);
-        while stage.fault("LOG_MISSING").is_some() {
-            std::thread::yield_now();
-        }
-    }
+    assert!(stage.instance.commit("prod", "two", None));
+    stage.good(&format!("BACKUP LOG [prod] TO DISK = N'{}' WITH INIT", aside.display()));
+    stage.commit_and_log("three", "b");
+    stage.wait("the fault", || stage.fault("LOG_MISSING").is_some());
+    let fault = stage.fault("LOG_MISSING").unwrap();
+    let text = fault["message"].as_str().unwrap();
+    let begins = stage.instance.restore_position("shop_staging").unwrap().redo_start.to_string();
+    assert!(text.contains(&format!("log from LSN {begins} to ")), "{text}");
+    assert!(text.contains("prod-b-log.bak"), "{text}");
+    stage.snap().fails_with(13, &["cannot be brought up to its source", &begins, "new full"]);
+    assert_eq!(stage.snapshots("shop").len(), 1);
+    std::fs::rename(&aside, &missing).unwrap();
+    stage.wait_for_rows(&["one", "two", "three"]);
+    stage.wait("the end of the fault", || stage.fault("LOG_MISSING").is_none());
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     assert_eq!(stage.rows("qa"), stage.staged());
 }
@@ -162,8 +177,14 @@ fn a_newer_full_or_differential_leads_over_missing_log() {
     stage.instance.interrupt_restore("shop_staging");
     stage.commit_and_log("seven", "c");
     stage.wait_for_rows(&["one", "two", "three", "four", "five", "six", "seven"]);
-    assert!(stage.logs_of_jobs().contains("its storage was interrupted") || stage.logs_of_jobs().contains("Msg 4320"));
-    assert_eq!(stage.snapshots("shop").iter().filter(|found| found["provisionable"] == true).count(), stage.snapshots("shop").len());
+    assert!(
+        stage.logs_of_jobs().contains("its storage was interrupted")
+            || stage.logs_of_jobs().contains("Msg 4320")
+    );
+    assert_eq!(
+        stage.snapshots("shop").iter().filter(|found| found["provisionable"] == true).count(),
+        stage.snapshots("shop").len()
+    );
 }
 
 #[test]
@@ -189,17 +210,16 @@ fn stripes_appended_sets_copies_and_compressed_backups() {
     let run = stage.follow(&["--source-database", "prod", "--staging-database", "staged"]);
     assert_eq!(run.status, 0, "{run:?}\n{}", stage.daemon_log());
     assert_eq!(stage.rows("staged"), ["one", "two", "three", "four"]);
-    // One that is encrypted is asked for, too; without its certificate it is named as not used.
+    // One that is encrypted is asked for, too, and needs its certificate.
     stage.instance.encrypt_backups(Some("0xAB"));
     assert!(stage.instance.commit("prod", "five", None));
     stage.good(&format!("BACKUP LOG [prod] TO DISK = N'{folder}/secret.trn' WITH INIT"));
-    while stage.rows("staged").len() < 4 {
-        std::thread::yield_now();
-    }
+    stage.wait("a job that says what is missing", || {
+        stage.logs_of_jobs().contains("this server has no certificate for backup")
+    });
     stage.instance.add_certificate("0xAB");
-    while stage.rows("staged") != ["one", "two", "three", "four", "five"] {
-        let _ = stage.snap();
-    }
+    assert_eq!(stage.snap().status, 0);
+    assert_eq!(stage.rows("staged"), ["one", "two", "three", "four", "five"]);
 }
 
 #[test]
@@ -210,7 +230,9 @@ fn a_link_to_a_folder_is_refused_for_what_it_cannot_restore() {
     stage
         .link_with("shop", &["--backup-path", none.to_str().unwrap()])
         .fails_with(10, &["there are no backups of SQL Server in"]);
-    stage.link_with("shop", &["--backup-path", "/no/such/folder"]).fails_with(1, &["/no/such/folder"]);
+    stage
+        .link_with("shop", &["--backup-path", "/no/such/folder"])
+        .fails_with(10, &["cannot read /no/such/folder"]);
     let folder = stage.folder();
     stage.good(&format!(
         "CREATE DATABASE [docs] ON PRIMARY (NAME = N'docs', FILENAME = N'{folder}/docs.mdf'), \
@@ -218,7 +240,7 @@ fn a_link_to_a_folder_is_refused_for_what_it_cannot_restore() {
          LOG ON (NAME = N'docs_log', FILENAME = N'{folder}/docs.ldf')"
     ));
     stage.backup("docs", "full");
-    stage.follow(&[]).fails_with(1, &["file docs_fs of docs holds FILESTREAM"]);
+    stage.follow(&[]).fails_with(13, &["file docs_fs of docs holds FILESTREAM"]);
     // Damage that only the server sees is told in its words, and nothing is left.
     let full = stage.production("prod", &["one"]);
     let mut bytes = std::fs::read(&full).unwrap();
@@ -233,6 +255,29 @@ fn a_link_to_a_folder_is_refused_for_what_it_cannot_restore() {
 }
 
 #[test]
+fn a_link_is_cancelled_inside_its_restore_and_leaves_nothing() {
+    let stage = Stage::new();
+    stage.production("prod", &["one"]);
+    stage.instance.set_pace(600, std::time::Duration::from_millis(100));
+    let run = stage.follow(&["--no-wait"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    stage.wait("the restore", || {
+        stage.instance.state_of("shop_staging") == Some(DatabaseState::Restoring)
+            && stage.json(["job", "list"])[0]["progress"].to_string().contains("bytes")
+            || stage.json(["job", "list"])[0]["bytes_done"].as_u64().is_some_and(|bytes| bytes > 0)
+    });
+    let job = stage.json(["job", "list"])[0]["id"].to_string();
+    stage.ok(["job", "cancel", job.trim_matches('"')]);
+    stage.instance.set_pace(1, std::time::Duration::ZERO);
+    stage.wait("the end of the job", || {
+        stage.json(["job", "list"])[0]["status"].as_str().is_some_and(|status| status == "cancelled")
+    });
+    assert_eq!(stage.instance.state_of("shop_staging"), None);
+    assert_eq!(stage.json(["volume", "list"]), serde_json::json!([]));
+    assert_eq!(stage.follow(&[]).status, 0);
+}
+
+#[test]
 fn a_dsource_is_converted_both_ways_and_resynchronized() {
     let (stage, _) = Stage::restored();
     let folder = stage.folder();
@@ -240,7 +285,7 @@ fn a_dsource_is_converted_both_ways_and_resynchronized() {
     stage.ok(["dsource", "configure", "shop", "--backup-path", &folder]);
     stage.wait_for_rows(&["one", "two"]);
     // Back again: nothing is restored by itself, and resync is no more.
-    while stage.run(&["dsource", "configure", "shop", "--staging-push"]).status == 11 {}
+    assert_eq!(stage.patient(&["dsource", "configure", "shop", "--staging-push"]).status, 0);
     let log = stage.commit_and_log("three", "b");
     stage.wait_idle();
     assert_eq!(stage.rows("shop_staging"), ["one", "two"]);
@@ -263,7 +308,7 @@ fn a_dsource_is_converted_both_ways_and_resynchronized() {
     let before = stage.snapshots("shop").len();
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     stage.backup("prod", "newest-full");
-    while stage.run(&["dsource", "resync", "shop"]).status == 11 {}
+    assert_eq!(stage.patient(&["dsource", "resync", "shop"]).status, 0);
     assert_eq!(stage.rows("shop_staging"), ["one", "two", "three", "four"]);
     stage.wait_idle();
     assert!(stage.snapshots("shop").len() > before, "the snapshots stay");
@@ -351,9 +396,13 @@ impl Stage {
     pub(crate) fn wait_idle(&self) {
         for _ in 0..2 {
             std::thread::sleep(std::time::Duration::from_secs(3));
-            while self.json(["job", "list"]).as_array().unwrap().iter().any(|job| {
-                ["queued", "running"].contains(&job["status"].as_str().unwrap_or_default())
-            }) {
+            while self
+                .json(["job", "list"])
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|job| ["queued", "running"].contains(&job["status"].as_str().unwrap_or_default()))
+            {
                 std::thread::yield_now();
             }
         }

@@ -69,9 +69,13 @@ fn a_vdb_at_a_time_an_lsn_and_a_mark() {
     stage.ok(["vdb", "provision", "--name", "mark", "--from", "shop", "--restore-point", "release"]);
     assert_eq!(stage.rows("mark"), ["zero", "one", "two", "three"]);
     stage.refused(&["--restore-point", "none"], 10, &["mark none"]);
-    stage.refused(&["--xid", "7"], 1, &["no points by transaction number"]);
+    stage.refused(&["--xid", "7"], 13, &["no points by transaction number"]);
     stage.refused(&["--time", "2026-01-05T07:00:00Z"], 13, &["before the oldest snapshot of shop"]);
-    stage.refused(&["--time", "2026-01-06T07:00:00Z"], 13, &["that is later than 2026-01-05T08:0", "log backup"]);
+    stage.refused(
+        &["--time", "2026-01-06T07:00:00Z"],
+        13,
+        &["that is later than 2026-01-05T08:0", "log backup"],
+    );
     let span = stage.json(["timeflow", "points", "shop"]);
     assert!(span.to_string().contains("2026-01-05T08:0"), "{span}");
     // A VDB is refreshed to a point, too; and keeps no logs of its own.
@@ -79,7 +83,7 @@ fn a_vdb_at_a_time_an_lsn_and_a_mark() {
     assert_eq!(stage.rows("lsn"), ["zero", "one"]);
     stage
         .run(&["vdb", "provision", "--name", "no", "--from", "lsn", "--time", &at(1)])
-        .fails_with(1, &["lsn keeps no logs"]);
+        .fails_with(13, &["lsn keeps no logs"]);
 }
 
 #[test]
@@ -102,4 +106,33 @@ fn a_point_in_missing_log_is_refused_with_what_is_missing() {
     stage.refused(&["--time", &at(2)], 13, &["log from LSN", "is missing"]);
     let span = stage.json(["timeflow", "points", "shop"]);
     assert!(span.to_string().contains("is missing"), "{span}");
+}
+
+#[test]
+fn logs_that_a_user_restores_are_kept_for_points_in_time() {
+    let (stage, _) = Stage::restored();
+    let mut files = Vec::new();
+    for (name, file) in [("two", "a-log"), ("three", "b-log")] {
+        stage.row(name);
+        stage.clock.advance(MINUTE);
+        let log = stage.backup("prod", file);
+        stage.good(&format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY"));
+        files.push(log);
+    }
+    stage.ok(["dsource", "snapshot", "shop"]);
+    for log in files {
+        std::fs::remove_file(log).unwrap();
+    }
+    // Two at one minute, three at three.
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop", "--time", &at(2)]);
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+    // One that is gone before it was seen is said.
+    stage.row("four");
+    let log = stage.backup("prod", "c-log");
+    stage.good(&format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY"));
+    std::fs::remove_file(log).unwrap();
+    stage.ok(["dsource", "snapshot", "shop"]);
+    stage.refused(&["--time", &at(4)], 13, &["that is later than"]);
+    stage.ok(["vdb", "provision", "--name", "qb", "--from", "shop"]);
+    assert_eq!(stage.rows("qb"), ["one", "two", "three", "four"]);
 }

@@ -464,7 +464,11 @@ impl Adapter for SqlServer {
             return self.catch_up(&mut at, &follow, before.as_ref(), task);
         }
         let (sql, staging) = at.staging();
-        staging.sync(sql, before.as_ref(), task)
+        let synced = staging.sync(sql, before.as_ref(), task)?;
+        if synced == Synced::Ready {
+            self.keep_pushed(&mut at, before.as_ref(), task);
+        }
+        Ok(synced)
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {

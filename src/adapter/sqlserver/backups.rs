@@ -12,10 +12,10 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::Guid;
 use super::chain::Backup;
 use super::gather::gather;
 use super::tape::{self, BackupFile, BackupSet, DataStreams, DatabaseFile, Fault, FileKind};
-use super::Guid;
 use crate::base::{Error, ErrorKind, Result};
 
 /// How deep below a folder backups are looked for: server, database, kind of backup, and some more.

@@ -136,7 +136,9 @@ fn is_worth(chain: &Chain, at: &Standing, logs: &[Step], jump: &[Step]) -> bool 
     let here = logs.last().and_then(|step| of(step.backup)).or_else(|| {
         chain.backups().iter().rev().find(|backup| backup.last_lsn == at.lsn && backup.last_fork == at.fork)
     });
-    if here.is_some_and(|here| here.id == end.backup || here.until_ms() >= end.until_ms) {
+    // Times are whole seconds: what is of the same one is told apart by its place in the log.
+    let reaches = |here: &Backup| (here.until_ms(), here.last_lsn) >= (end.until_ms, end.last_lsn);
+    if here.is_some_and(|here| here.id == end.backup || reaches(here)) {
         return false;
     }
     if here.is_none() && end.last_lsn <= at.lsn && of(end.backup).is_some_and(|end| end.last_fork == at.fork)
@@ -184,4 +186,107 @@ pub(super) fn logs_behind(chain: &Chain, lsn: Lsn, ms: i64) -> impl Iterator<Ite
             && log.unusable().is_none()
             && (log.last_lsn > lsn || log.finished_ms > ms)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::Stripe;
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn guid(number: u8) -> Guid {
+        Guid([number; 16])
+    }
+
+    fn lsn(block: u32) -> Lsn {
+        Lsn::new(1, block, 1)
+    }
+
+    fn backup(id: u8, kind: BackupKind, first: u32, last: u32, ms: i64) -> Backup {
+        Backup {
+            id: guid(id),
+            kind,
+            copy_only: false,
+            damaged: false,
+            bulk_logged: false,
+            first_lsn: lsn(first),
+            last_lsn: lsn(last),
+            base_id: (kind == BackupKind::Differential).then(|| guid(1)),
+            family_id: guid(99),
+            first_fork: guid(7),
+            last_fork: guid(7),
+            fork_point: None,
+            started_ms: ms,
+            finished_ms: ms,
+            reaches_ms: None,
+            position: 1,
+            stripes: vec![Stripe { family: 1, file: format!("/b/{id}.bak") }],
+            stripe_count: 1,
+            marks: Vec::new(),
+        }
+    }
+
+    fn way(backups: &[Backup], at: u32) -> Way {
+        let standing = Standing { lsn: lsn(at), fork: guid(7), base: Some(guid(1)) };
+        on_from(&Chain::new(backups.to_vec()), &standing, guid(99), &TimeZone::UTC)
+    }
+
+    fn ids(way: &Way) -> Vec<u8> {
+        way.steps.iter().map(|step| step.backup.0[0]).collect()
+    }
+
+    use BackupKind::{Differential, Full, Log};
+
+    #[test]
+    fn logs_lead_on_and_a_new_full_changes_nothing_while_they_come() {
+        let mut all =
+            vec![backup(1, Full, 1, 10, 0), backup(2, Log, 1, 20, HOUR), backup(3, Log, 20, 30, 2 * HOUR)];
+        assert_eq!(ids(&way(&all, 10)), [2, 3]);
+        assert_eq!(ids(&way(&all, 20)), [3]);
+        assert_eq!(way(&all, 30), Way::default());
+        all.push(backup(4, Full, 40, 45, 3 * HOUR));
+        assert_eq!(way(&all, 30), Way::default());
+        // A day without logs: they have ceased.
+        all[3] = backup(4, Full, 40, 45, 27 * HOUR);
+        assert_eq!(ids(&way(&all, 30)), [4]);
+        // Without any log a full is all there is to follow.
+        let fulls = [backup(1, Full, 1, 10, 0), backup(4, Full, 40, 45, HOUR)];
+        assert_eq!(ids(&way(&fulls, 10)), [4]);
+    }
+
+    #[test]
+    fn missing_log_is_a_gap_until_a_differential_or_full_leads_over_it() {
+        let mut all = vec![backup(1, Full, 1, 10, 0), backup(3, Log, 20, 30, 2 * HOUR)];
+        let found = way(&all, 10);
+        assert!(found.steps.is_empty());
+        let gap = found.gap.unwrap();
+        assert!(gap.contains(&format!("log from LSN {} to {} is missing", lsn(10), lsn(20))), "{gap}");
+        assert!(gap.contains("3.bak"), "{gap}");
+        // One that would fill it and is damaged is named.
+        all.push(Backup { damaged: true, ..backup(2, Log, 10, 20, HOUR) });
+        assert!(way(&all, 10).gap.unwrap().contains("2.bak would fill it but is damaged"));
+        all.push(backup(5, Differential, 22, 25, 2 * HOUR - 1));
+        let found = way(&all, 10);
+        assert_eq!((ids(&found), found.gap), (vec![5, 3], None));
+        // Of another full than the one restored it is no help alone.
+        let of_other = Backup { base_id: Some(guid(6)), ..backup(5, Differential, 22, 25, 2 * HOUR - 1) };
+        let all = [all[0].clone(), all[1].clone(), of_other, backup(6, Full, 12, 14, HOUR)];
+        assert_eq!(ids(&way(&all, 10)), [6, 5, 3]);
+        assert!(way(&all, 10).begins_with_full());
+    }
+
+    #[test]
+    fn one_database_is_chosen_by_name_or_by_being_the_only_one() {
+        let mut backups = Backups::default();
+        assert_eq!(choose(&backups, None, "/b").unwrap_err().kind(), ErrorKind::NotFound);
+        backups.databases.insert("a".into(), vec![backup(1, Full, 1, 10, 0)]);
+        assert_eq!(choose(&backups, None, "/b").unwrap(), ("a".to_owned(), guid(99)));
+        backups.databases.insert("b".into(), vec![backup(3, Log, 20, 30, 0)]);
+        assert_eq!(choose(&backups, None, "/b").unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(choose(&backups, Some("a"), "/b").unwrap().0, "a");
+        let error = choose(&backups, Some("b"), "/b").unwrap_err();
+        assert!(error.message().contains("no full backup"), "{error}");
+        assert!(choose(&backups, Some("c"), "/b").unwrap_err().hint().unwrap().contains("a, b"));
+    }
 }

@@ -63,6 +63,17 @@ pub(super) fn last_restore(of: &str) -> String {
     )
 }
 
+/// The log backups that were restored into a database last, with their files. Needs SELECT on these tables of msdb.
+pub(super) fn restored_logs(of: &str) -> String {
+    format!(
+        "SELECT TOP (1000) r.restore_history_id, b.backup_set_uuid, m.physical_device_name \
+         FROM msdb.dbo.restorehistory AS r INNER JOIN msdb.dbo.backupset AS b ON b.backup_set_id = r.backup_set_id \
+         INNER JOIN msdb.dbo.backupmediafamily AS m ON m.media_set_id = b.media_set_id \
+         WHERE r.destination_database_name = {} AND r.restore_type = 'L' ORDER BY r.restore_history_id DESC",
+        text(of)
+    )
+}
+
 /// Restores that run now, with their texts. Needs VIEW SERVER STATE (from 2022 VIEW SERVER PERFORMANCE STATE).
 pub(super) const RUNNING_RESTORES: &str = "SELECT r.session_id, r.command, r.percent_complete, t.text \
      FROM sys.dm_exec_requests AS r CROSS APPLY sys.dm_exec_sql_text(r.sql_handle) AS t \
