@@ -653,7 +653,7 @@ impl Adapter for SqlServer {
         files::open_folders(at.volume(), &at.volume().join(FILES_FOLDER))?;
         let found = match (at.take_up(&records, task), &parent) {
             (Err(e), Some(parent)) if records.state == RESTORING => {
-                self.from_backups(&mut at, &records, parent, e, task)?
+                self.restore_clone(&mut at, &records, parent, e, task)?
             }
             (found, _) => found?,
         };

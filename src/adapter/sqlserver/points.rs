@@ -253,7 +253,7 @@ impl SqlServer {
     }
 
     /// Restores a clone's database from the parent's folder, when SQL Server does not take the files as they are.
-    pub(super) fn from_backups(
+    pub(super) fn restore_clone(
         &self,
         at: &mut At<'_>,
         records: &Metadata,

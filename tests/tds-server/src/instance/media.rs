@@ -177,9 +177,9 @@ pub(crate) fn read(path: &str) -> Outcome<Media> {
     let found = tape::find(&bytes).ok_or_else(malformed)?;
     let head = next_record(&mut { found.media }).ok().flatten().ok_or_else(malformed)?;
     let mut sets = Vec::new();
-    for (mut heads, rows) in found.sets {
-        let heads = next_record(&mut heads).ok().flatten().ok_or_else(malformed)?;
-        let rows = rows.and_then(|mut rows| next_record(&mut rows).ok().flatten());
+    for set in found.sets {
+        let heads = next_record(&mut { set.heads }).ok().flatten().ok_or_else(malformed)?;
+        let rows = set.rows.and_then(|mut rows| next_record(&mut rows).ok().flatten());
         sets.push(BackupSet { heads, rows });
     }
     Ok(Media { head, sets })

@@ -17,8 +17,13 @@ const ROWS: &[u8; 4] = b"MQTL";
 /// What lies in the streams of a file.
 pub(super) struct Found<'a> {
     pub media: &'a [u8],
-    /// The headers of each set; its rows, where they are whole.
-    pub sets: Vec<(&'a [u8], Option<&'a [u8]>)>,
+    pub sets: Vec<FoundSet<'a>>,
+}
+
+/// The headers of a set, and its rows where they are whole.
+pub(super) struct FoundSet<'a> {
+    pub heads: &'a [u8],
+    pub rows: Option<&'a [u8]>,
 }
 
 struct Tape(Vec<u8>);
@@ -255,7 +260,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// Finds the streams of this double; `None` when there is no media header. What is cut off is not there.
 pub(super) fn find(bytes: &[u8]) -> Option<Found<'_>> {
-    let (mut media, mut sets): (_, Vec<(&[u8], Option<&[u8]>)>) = (None, Vec::new());
+    let (mut media, mut sets): (_, Vec<FoundSet<'_>>) = (None, Vec::new());
     let mut at = 0;
     while let Some(kind) = number::<4>(bytes, at) {
         if &kind == b"SFMB" {
@@ -275,10 +280,10 @@ pub(super) fn find(bytes: &[u8]) -> Option<Found<'_>> {
             let whole = data.checked_add(length).and_then(|end| bytes.get(data..end));
             match (&name, whole) {
                 (MEDIA, Some(whole)) => media = Some(whole),
-                (HEADS, Some(whole)) => sets.push((whole, None)),
+                (HEADS, Some(whole)) => sets.push(FoundSet { heads: whole, rows: None }),
                 (ROWS, whole) => {
-                    if let Some((_, rows)) = sets.last_mut() {
-                        *rows = whole;
+                    if let Some(set) = sets.last_mut() {
+                        set.rows = whole;
                     }
                 }
                 _ => {}
