@@ -120,9 +120,7 @@ fn a_folder_is_followed_from_link_to_vdb() {
     stage.commit_and_log("five", "c");
     stage.ok(["dsource", "enable", "shop"]);
     stage.wait_for_rows(&["one", "two", "three", "four", "five"]);
-    for name in ["qa"] {
-        stage.ok(["vdb", "delete", name, "--yes"]);
-    }
+    stage.ok(["vdb", "delete", "qa", "--yes"]);
     assert_eq!(stage.patient(&["dsource", "delete", "shop", "--yes"]).status, 0);
     assert_eq!(stage.instance.state_of("shop_staging"), None);
     assert_eq!(stage.json(["volume", "list"]), serde_json::json!([]));
@@ -263,8 +261,7 @@ fn a_link_is_cancelled_inside_its_restore_and_leaves_nothing() {
     assert_eq!(run.status, 0, "{run:?}");
     stage.wait("the restore", || {
         stage.instance.state_of("shop_staging") == Some(DatabaseState::Restoring)
-            && stage.json(["job", "list"])[0]["progress"].to_string().contains("bytes")
-            || stage.json(["job", "list"])[0]["bytes_done"].as_u64().is_some_and(|bytes| bytes > 0)
+            && stage.json(["job", "list"])[0]["bytes_done"].as_u64().is_some_and(|bytes| bytes > 0)
     });
     let job = stage.json(["job", "list"])[0]["id"].to_string();
     stage.ok(["job", "cancel", job.trim_matches('"')]);
