@@ -27,8 +27,11 @@ impl Stage {
 #[test]
 fn a_vdb_at_a_time_an_lsn_and_a_mark() {
     let stage = Stage::new();
+    // Times in logs and in STOPAT are those of a clock an hour ahead.
+    stage.instance.set_zone(60);
     stage.production("prod", &["zero"]);
     assert_eq!(stage.follow(&[]).status, 0);
+    assert_eq!(stage.snapshots("shop")[0]["metadata"]["zone_minutes"], 60);
     // Minutes 1 to 3, a log, 4 to 6, a log, and snapshots in between.
     for name in ["one", "two"] {
         stage.row(name);
@@ -74,7 +77,7 @@ fn a_vdb_at_a_time_an_lsn_and_a_mark() {
     stage.refused(
         &["--time", "2026-01-06T07:00:00Z"],
         13,
-        &["that is later than 2026-01-05T08:0", "log backup"],
+        &["that is later than 2026-01-05T09:0", "log backup"],
     );
     let span = stage.json(["timeflow", "points", "shop"]);
     assert!(span.to_string().contains("2026-01-05T08:0"), "{span}");

@@ -258,27 +258,9 @@ impl Adapter for SqlServer {
         };
         check_name(config.database(""))?;
         let mut sql = connect(&config, secrets)?;
-        let server = state::server(&mut sql)?;
+        let server = check_instance(&mut sql, &config)?;
         let shown = config.instance.connect_string();
-        if server.major() < MAJOR_MIN {
-            return Err(Error::new(
-                ErrorKind::Precondition,
-                format!("{shown} runs SQL Server {}: older than 2016 is not known", server.version),
-            ));
-        }
-        let missing = state::missing_rights(&mut sql, &config.instance.user)?;
-        if !missing.is_empty() {
-            return Err(Error::new(
-                ErrorKind::NotAllowed,
-                format!("{} lacks rights on {shown}", config.instance.user),
-            )
-            .with_hint(format!("as an administrator there: {}", missing.join("; "))));
-        }
         let name = config.database("").to_owned();
-        if state::database(&mut sql, &name, Path::new("/"))?.is_some() {
-            return Err(Error::new(ErrorKind::Exists, format!("{shown} has a database {name} already"))
-                .with_hint("choose another staging database name; who restores into it names this one"));
-        }
         let mut review: Vec<(String, String)> = vec![
             ("instance".into(), format!("{shown}, SQL Server {} {}", server.version, server.edition)),
             ("login".into(), config.instance.user.clone()),
@@ -755,6 +737,32 @@ impl At<'_> {
         task.log(&format!("{name} is ONLINE on {}", self.config.instance.connect_string()));
         Ok(())
     }
+}
+
+/// The instance of a new link, whose version, rights and free name were looked at.
+fn check_instance(sql: &mut Sql, config: &Config) -> Result<state::ServerState> {
+    let server = state::server(sql)?;
+    let shown = config.instance.connect_string();
+    if server.major() < MAJOR_MIN {
+        return Err(Error::new(
+            ErrorKind::Precondition,
+            format!("{shown} runs SQL Server {}: older than 2016 is not known", server.version),
+        ));
+    }
+    let missing = state::missing_rights(sql, &config.instance.user)?;
+    if !missing.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotAllowed,
+            format!("{} lacks rights on {shown}", config.instance.user),
+        )
+        .with_hint(format!("as an administrator there: {}", missing.join("; "))));
+    }
+    let name = config.database("");
+    if state::database(sql, name, Path::new("/"))?.is_some() {
+        return Err(Error::new(ErrorKind::Exists, format!("{shown} has a database {name} already"))
+            .with_hint("choose another staging database name; who restores into it names this one"));
+    }
+    Ok(server)
 }
 
 /// A database's name is a sysname; what the system has for its own is refused.

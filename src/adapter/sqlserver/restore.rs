@@ -91,7 +91,11 @@ impl Restoring<'_> {
     fn stop_clause(&self, step: &Step, stop: &Stop) -> Result<String> {
         Ok(match stop {
             // Times in a log are those of the clock of the server that wrote it.
-            Stop::At(ms) => statements::stop_at(&self.local(step.backup, *ms)?),
+            Stop::At(ms) => {
+                let facts = self.facts.get(&step.backup);
+                let quarters = facts.and_then(|facts| facts.zone_quarters).or(self.zone_quarters());
+                statements::stop_at(&local(quarters.unwrap_or_default(), *ms)?)
+            }
             Stop::BeforeLsn(lsn) => statements::stop_before_lsn(*lsn),
             Stop::AtMark { name, .. } => statements::stop_at_mark(name),
             Stop::BeforeMark { name, .. } => {
@@ -103,12 +107,9 @@ impl Restoring<'_> {
         })
     }
 
-    fn local(&self, backup: Guid, ms: i64) -> Result<String> {
-        let quarters = self.facts.get(&backup).and_then(|facts| facts.zone_quarters).unwrap_or_default();
-        let shown =
-            Offset::from_seconds(i32::from(quarters) * 900).ok().zip(Timestamp::from_millisecond(ms).ok());
-        let (offset, moment) = shown.ok_or_else(|| Error::invalid(format!("{ms} ms is no time")))?;
-        Ok(offset.to_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S%.3f").to_string())
+    /// What stands in for a backup that does not know its zone: that of one that does.
+    fn zone_quarters(&self) -> Option<i8> {
+        self.facts.values().find_map(|facts| facts.zone_quarters)
     }
 
     fn one(
@@ -203,6 +204,14 @@ impl Restoring<'_> {
         }
         asked.map(drop)
     }
+}
+
+/// A moment as the clock of a zone shows it.
+fn local(quarters: i8, ms: i64) -> Result<String> {
+    let offset = Offset::from_seconds(i32::from(quarters) * 900).ok();
+    let moment = offset.zip(Timestamp::from_millisecond(ms).ok());
+    let (offset, moment) = moment.ok_or_else(|| Error::invalid(format!("{ms} ms is no time")))?;
+    Ok(offset.to_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S%.3f").to_string())
 }
 
 /// Asks for the progress of a session until the other end of the channel is gone. A server that does not answer is no
@@ -314,6 +323,14 @@ mod tests {
         assert_eq!(place(3, "E:\\log\\sales_log.ldf"), "sales_log.ldf");
         assert_eq!(place(4, ""), "f4");
         assert_eq!(place(5, "/x/.."), "f5");
+    }
+
+    #[test]
+    fn times_are_those_of_the_zone() {
+        let ms = 1_767_600_000_123;
+        assert_eq!(local(0, ms).unwrap(), "2026-01-05T08:00:00.123");
+        assert_eq!(local(-18, ms).unwrap(), "2026-01-05T03:30:00.123");
+        assert!(local(0, i64::MAX).is_err());
     }
 
     #[test]
