@@ -275,6 +275,25 @@ fn a_link_is_cancelled_inside_its_restore_and_leaves_nothing() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_inside_a_restore_goes_on() {
+    let stage = Stage::new();
+    stage.production("prod", &["one"]);
+    assert_eq!(stage.follow(&[]).status, 0);
+    let outside = stage.fixture.path("outside.trn");
+    assert!(stage.instance.commit("prod", "two", None));
+    stage.good(&format!("BACKUP LOG [prod] TO DISK = N'{}' WITH INIT", outside.display()));
+    stage.instance.set_pace(600, std::time::Duration::from_millis(100));
+    std::fs::rename(&outside, PathBuf::from(stage.folder()).join("late.trn")).unwrap();
+    stage.wait("the restore", || stage.logs_of_jobs().contains("restore log late.trn"));
+    stage.fixture.kill();
+    stage.instance.set_pace(1, std::time::Duration::ZERO);
+    stage.start_daemon();
+    stage.wait_for_rows(&["one", "two"]);
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+}
+
+#[test]
 fn a_dsource_is_converted_both_ways_and_resynchronized() {
     let (stage, _) = Stage::restored();
     let folder = stage.folder();
