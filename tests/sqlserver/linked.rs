@@ -166,7 +166,9 @@ fn a_newer_full_or_differential_leads_over_missing_log() {
     stage.backup("prod", "diff");
     stage.commit_and_log("four", "a");
     stage.wait_for_rows(&["one", "two", "three", "four"]);
-    assert!(stage.logs_of_jobs().contains("restore differential prod-diff.bak"));
+    let logs = stage.logs_of_jobs();
+    assert!(logs.contains("restore differential prod-diff.bak"), "{logs}");
+    assert_eq!(logs.matches("restore full ").count(), 1, "it goes onto the full of the link: {logs}");
     lose_log("five");
     stage.backup("prod", "second-full");
     stage.commit_and_log("six", "b");
