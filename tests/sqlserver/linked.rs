@@ -365,6 +365,15 @@ fn several_files_filegroups_and_folders() {
     stage.ok(["vdb", "provision", "--name", "child", "--from", "qa"]);
     assert_eq!(stage.rows("child"), ["one"]);
 
+    // A file that came since has its place, too, when the log that made it is restored.
+    stage.good(&format!("ALTER DATABASE [prod] ADD FILE (NAME = N'p5', FILENAME = N'{data}/b/prod.ldf')"));
+    stage.commit_and_log("two", "a");
+    stage.wait_for_rows(&["one", "two"]);
+    let metadata = stage.snapshots("shop").pop().unwrap()["metadata"].clone();
+    assert!(metadata["files"].to_string().contains("DATA/db/5_prod.ldf"), "{metadata}");
+    stage.ok(["vdb", "refresh", "qa", "--from", "shop"]);
+    assert_eq!(stage.rows("qa"), ["one", "two"]);
+
     // By staging push into folders below DATA/db.
     let run = stage.link("push", "push_staging");
     assert_eq!(run.status, 3, "{run:?}");
