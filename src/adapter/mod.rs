@@ -70,6 +70,8 @@ pub struct LinkPlan {
 pub struct Abilities {
     /// Logs that lead from a snapshot to points in time: they get a volume.
     pub logs: bool,
+    /// Whether VDBs have such logs, too.
+    pub vdb_logs: bool,
     /// Images kept ready: provisioning takes so long that it is done ahead.
     pub images: bool,
     /// Checks of a snapshot's database.
@@ -186,6 +188,9 @@ pub struct Health {
     /// Whether it must be started again to go on.
     #[serde(default)]
     pub needs_restart: bool,
+    /// Whether there is something new for a sync to bring in.
+    #[serde(default)]
+    pub needs_sync: bool,
 }
 
 /// What a source says: facts in the order to show them, and problems to come.

@@ -88,7 +88,7 @@ pub(super) struct Target {
 pub(super) enum LinkCommand {
     /// Link a PostgreSQL cluster
     Postgres(Box<Postgres>),
-    /// Link a SQL Server database by a staging database that you restore into
+    /// Link a SQL Server database by a staging database that you restore into, or that follows a folder of backups
     Sqlserver(Box<super::sqlserver::SqlServer>),
     /// Link any other application: a folder of its files, and commands that hold it for a snapshot
     Command(Box<super::application::Application>),

@@ -43,6 +43,36 @@ pub(super) struct Settings {
     unset: Vec<String>,
 }
 
+/// How a SQL Server database is kept in sync from now on.
+#[derive(Args)]
+pub(super) struct Following {
+    /// Of SQL Server: you keep it in sync, by hand or in a pre_sync hook
+    #[arg(long, conflicts_with_all = ["backup_path", "source_database"])]
+    staging_push: bool,
+    /// Of SQL Server: the engine restores what comes into this folder of backups
+    #[arg(long, value_name = "DIR")]
+    backup_path: Option<PathBuf>,
+    /// Of SQL Server: whose backups, when the folder has those of several databases
+    #[arg(long, value_name = "DATABASE", requires = "backup_path")]
+    source_database: Option<String>,
+}
+
+impl Following {
+    fn add_to(self, change: &mut Change) -> Result<()> {
+        let Value::Object(parameters) = &mut change.parameters else { return Ok(()) };
+        if self.staging_push {
+            parameters.insert("staging_push".to_owned(), true.into());
+        }
+        if let Some(path) = absolute(&self.backup_path)? {
+            parameters.insert("backup_path".to_owned(), json!(path));
+        }
+        if let Some(name) = self.source_database {
+            parameters.insert("source_database".to_owned(), name.into());
+        }
+        Ok(())
+    }
+}
+
 /// `dsource configure`.
 #[derive(Args)]
 pub(super) struct Configure {
@@ -54,6 +84,8 @@ pub(super) struct Configure {
     settings: Settings,
     #[command(flatten)]
     commands: super::application::Commands,
+    #[command(flatten)]
+    following: Following,
     /// Where the staging server listens
     #[arg(long, value_name = "PORT")]
     staging_port: Option<u16>,
@@ -74,6 +106,8 @@ pub(super) struct Relink {
     source: Source,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    following: Following,
     /// Of SQL Server: another name for the staging database
     #[arg(long, value_name = "DATABASE")]
     staging_database: Option<String>,
@@ -103,6 +137,7 @@ pub(super) fn configure(client: &ApiClient, arguments: Configure, context: &Cont
     if let Value::Object(parameters) = &mut change.parameters {
         parameters.extend(arguments.commands.changes());
     }
+    arguments.following.add_to(&mut change)?;
     send(client, &arguments.target, "configure", &change, arguments.dry_run, context)
 }
 
@@ -121,6 +156,7 @@ pub(super) fn attach(client: &ApiClient, arguments: Relink, context: &Context) -
     if let (Value::Object(parameters), Some(name)) = (&mut change.parameters, arguments.staging_database) {
         parameters.insert("database".to_owned(), name.into());
     }
+    arguments.following.add_to(&mut change)?;
     send(client, &arguments.target, "attach", &change, arguments.dry_run, context)
 }
 
@@ -130,7 +166,8 @@ pub(super) fn resync(
     external_backup: Option<PathBuf>,
     context: &Context,
 ) -> Result<Outcome> {
-    let change = change(arguments.source, arguments.settings, external_backup)?;
+    let mut change = change(arguments.source, arguments.settings, external_backup)?;
+    arguments.following.add_to(&mut change)?;
     send(client, &arguments.target, "resync", &change, arguments.dry_run, context)
 }
 

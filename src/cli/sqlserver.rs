@@ -20,11 +20,20 @@ pub(super) struct SqlServer {
     #[arg(long, default_value_t = default_group())]
     group: String,
     /// You keep the staging database in sync: restore into it by hand, or in a pre_sync hook
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "backup_path", conflicts_with_all = ["backup_path", "source_database"])]
     staging_push: bool,
-    /// The staging database, which is made on the instance
+    /// The engine keeps it in sync: it restores the full, differential and log backups that come into this folder
+    #[arg(long, value_name = "DIR")]
+    backup_path: Option<PathBuf>,
+    /// Whose backups, when the folder has those of several databases
     #[arg(long, value_name = "DATABASE")]
-    staging_database: String,
+    source_database: Option<String>,
+    /// The staging database, which is made on the instance; of a link to a folder NAME_staging if not told
+    #[arg(long, value_name = "DATABASE", required_unless_present = "backup_path")]
+    staging_database: Option<String>,
+    /// Keep no log backups: no points in time between snapshots
+    #[arg(long)]
+    no_logs: bool,
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     instance_host: String,
     /// Where the instance listens; 1433 if neither this nor a name is given
@@ -73,6 +82,8 @@ impl SqlServer {
             source: None,
             parameters: json!({
                 "staging_push": self.staging_push,
+                "backup_path": absolute(&self.backup_path)?,
+                "source_database": self.source_database,
                 "database": self.staging_database,
                 "user": self.user,
                 "instance": {
@@ -85,7 +96,7 @@ impl SqlServer {
                 },
             }),
             secrets,
-            logs: false,
+            logs: !self.no_logs,
             images: false,
             policies: self.attached.policies.clone(),
             mount_base: self.attached.mount_base()?,

@@ -19,6 +19,8 @@ const THAW_FAILED: &str = "THAW_FAILED";
 /// How long a server that was started again is left alone; doubled with each time that it went down.
 const RESTART_WAIT: Duration = Duration::from_secs(5);
 const RESTART_DOUBLINGS_MAX: u32 = 6;
+/// The same for a sync: an hour and a half at most.
+const SYNC_DOUBLINGS_MAX: u32 = 10;
 /// How often a source is asked of its slot.
 const ASK_SOURCE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -92,6 +94,10 @@ impl Engine {
         }
         if health.needs_restart {
             self.restart(&dataset)?;
+        }
+        match health.needs_sync {
+            true => self.sync_by_itself(&dataset)?,
+            false => drop(self.syncs.lock().remove(&dataset.id)),
         }
         for problem in self.asked_of_source(&dataset, &instance) {
             if problems.iter().all(|known| known.code != problem.code) {
@@ -178,6 +184,26 @@ impl Engine {
                 Ok(Again::Started(handle.id))
             }
             Err(e) if e.kind() == ErrorKind::InUse => Ok(Again::Busy),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Submits a sync for what a look saw, and again, each time a little later, while there is still something.
+    fn sync_by_itself(self: &Arc<Self>, dataset: &Dataset) -> Result<()> {
+        let now = self.clock.monotonic();
+        let tried = self.syncs.lock().get(&dataset.id).copied();
+        if tried.is_some_and(|(_, next)| now < next) {
+            return Ok(());
+        }
+        match self.submit_snapshot(dataset, JobKind::DbSync) {
+            Ok(_) => {
+                let times = tried.map_or(0, |(times, _)| times + 1);
+                let wait = RESTART_WAIT * 2_u32.pow(times.min(SYNC_DOUBLINGS_MAX));
+                self.syncs.lock().insert(dataset.id, (times, now + wait));
+                Ok(())
+            }
+            // Something is at work on it: the next look sees what is left.
+            Err(e) if e.kind() == ErrorKind::InUse => Ok(()),
             Err(e) => Err(e),
         }
     }

@@ -106,6 +106,8 @@ pub struct Engine {
     locks: Locks,
     /// How often servers were started again, and when the next time is.
     restarts: Mutex<HashMap<u64, (u32, Duration)>>,
+    /// How often syncs of what a look saw were asked for, and when the next may be.
+    syncs: Mutex<HashMap<u64, (u32, Duration)>>,
     /// What each source said last of its staging server, and when it is asked again.
     sources: Mutex<HashMap<u64, (Duration, Vec<Problem>)>>,
     /// Datasets whose servers could not be let go on after a snapshot.
@@ -138,6 +140,7 @@ impl Engine {
             secrets,
             locks: Locks::default(),
             restarts: Mutex::default(),
+            syncs: Mutex::default(),
             sources: Mutex::default(),
             held: Mutex::default(),
             ticks: Mutex::default(),

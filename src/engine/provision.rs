@@ -100,7 +100,7 @@ impl Engine {
         port: u16,
     ) -> Result<(Dataset, Timeflow)> {
         let created = self.now();
-        let logs = request.logs && self.adapter(&origin.parent.adapter)?.abilities().logs;
+        let logs = request.logs && self.adapter(&origin.parent.adapter)?.abilities().vdb_logs;
         let volumes = self.timeflow_volumes(&request.name, logs)?;
         let (dataset, timeflow, new_group) = self.catalog.change(|change| {
             require_ready(change, origin.snapshot.id)?;

@@ -167,12 +167,14 @@ impl Engine {
         // Only these: a hook's may change meanwhile.
         let before = self.secrets.get(old.id)?;
         let running = old.state == DatasetState::Active;
-        if running {
-            self.stop_server(old, task)?;
-        }
-        let changed = self.write_change(old, config, request).and_then(|new| {
-            self.take_secrets(old.id, request)?;
-            if running { self.start_server(&new, task) } else { Ok(()) }
+        // With the new ones already, which were tried: the old ones may not be good for anything any more.
+        self.take_secrets(old.id, request)?;
+        let changed = if running { self.stop_server(old, task) } else { Ok(()) };
+        let changed = changed.and_then(|()| self.write_change(old, config, request)).and_then(|new| {
+            if running {
+                self.start_server(&new, task)?
+            }
+            self.pass_secrets_on(old, &before)
         });
         let Err(error) = changed else { return Ok(()) };
         task.log(&format!("failed: {error}"));
@@ -276,6 +278,40 @@ impl Engine {
 
     fn take_secrets(&self, dataset: u64, request: &ChangeRequest) -> Result<()> {
         self.secrets.update(dataset, |secrets| secrets.extend(request.secrets.0.clone()))
+    }
+
+    /// Gives the secrets that VDBs inherit to those that were made of a dataset and have what it had.
+    fn pass_secrets_on(&self, parent: &Dataset, before: &Secrets) -> Result<()> {
+        let names = self.adapter(&parent.adapter)?.inherited_secrets();
+        let now = self.secrets.get(parent.id)?;
+        let changed: Vec<(&str, &str, &str)> = names
+            .iter()
+            .filter_map(|name| Some((*name, before.get(name)?, now.get(name)?)))
+            .filter(|(_, old, new)| old != new)
+            .collect();
+        let (mut open, mut known) = (vec![parent.id], vec![parent.id]);
+        while let Some(dataset) = open.pop().filter(|_| !changed.is_empty()) {
+            let snapshots: Vec<u64> =
+                self.snapshots_of(dataset)?.iter().map(|snapshot| snapshot.id).collect();
+            let made = self.catalog.select(|timeflow: &Timeflow| {
+                timeflow.from_snapshot.is_some_and(|from| snapshots.contains(&from))
+            })?;
+            for child in made.iter().map(|timeflow| timeflow.dataset) {
+                if known.contains(&child) {
+                    continue;
+                }
+                known.push(child);
+                open.push(child);
+                self.secrets.update(child, |secrets| {
+                    for (name, old, new) in &changed {
+                        if let Some(value) = secrets.get_mut(*name).filter(|value| value == old) {
+                            *value = (*new).to_owned();
+                        }
+                    }
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Those that a request replaced become what they were.

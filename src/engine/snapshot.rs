@@ -37,7 +37,7 @@ impl Engine {
         })
     }
 
-    fn submit_snapshot(self: &Arc<Self>, dataset: &Dataset, kind: JobKind) -> Result<JobHandle> {
+    pub(super) fn submit_snapshot(self: &Arc<Self>, dataset: &Dataset, kind: JobKind) -> Result<JobHandle> {
         let (engine, id) = (Arc::clone(self), dataset.id);
         let new = NewJob { kind, target: &dataset.name, dataset: Some(id), holds: vec![(id, Hold::Operate)] };
         self.submit(new, move |task| engine.carry_out_snapshot(&engine.dataset_by_id(id)?, task))

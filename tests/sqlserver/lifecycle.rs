@@ -218,3 +218,25 @@ fn what_an_interrupted_operation_left_is_put_right() {
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     assert_eq!(stage.rows("qa"), ["one"]);
 }
+
+#[test]
+fn a_changed_password_reaches_the_vdbs() {
+    let (stage, _) = Stage::restored();
+    stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
+    stage.ok(["vdb", "snapshot", "qa"]);
+    stage.ok(["vdb", "provision", "--name", "child", "--from", "qa"]);
+    let file = stage.fixture.path("password");
+    std::fs::write(&file, "an0ther-s3cret").unwrap();
+    let file = file.to_str().unwrap();
+    let configure = ["dsource", "configure", "shop", "--password-file", file];
+    stage.run(&configure).fails_with(12, &["check user and password"]);
+    stage.good("ALTER LOGIN [stage] WITH PASSWORD = N'an0ther-s3cret'");
+    stage.run(&["vdb", "stop", "child"]).fails_with(12, &["Login failed"]);
+    stage.ok(configure);
+    assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Restoring));
+    for name in ["qa", "child"] {
+        stage.ok(["vdb", "stop", name]);
+        stage.ok(["vdb", "start", name]);
+        assert_eq!(stage.rows(name), ["one"]);
+    }
+}

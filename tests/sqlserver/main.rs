@@ -1,5 +1,5 @@
-//! SQL Server through the test server: staging push from link to VDB, each check, what is skipped, and a daemon that is
-//! killed.
+//! SQL Server through the test server: staging push and links to folders of backups from link to VDB, points in time,
+//! each check, what is skipped, and a daemon that is killed.
 //!
 //! The instance runs in this process, its files lie on the daemon's real mount.
 
@@ -10,4 +10,6 @@ mod common;
 
 mod checks;
 mod lifecycle;
+mod linked;
+mod points;
 mod stage;

@@ -17,6 +17,7 @@ const START: Duration = Duration::from_secs(1_767_600_000);
 
 pub(crate) struct Stage {
     pub(crate) instance: Instance,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) server: Option<Running>,
     pub(crate) fixture: Fixture,
 }
@@ -26,12 +27,12 @@ impl Stage {
     pub(crate) fn new() -> Self {
         let fixture = Fixture::new();
         let clock = Arc::new(ManualClock::new(START, Duration::from_millis(10)));
-        let mut config = Config::new(&fixture.path("mssql"), clock);
+        let mut config = Config::new(&fixture.path("mssql"), clock.clone());
         config.model_pages = 64;
         let instance = Instance::new(config);
         instance.add_login("stage", PASSWORD, &[], &["sysadmin"]);
         let server = Running::start(Arc::new(instance.clone()), Options::default()).unwrap();
-        let stage = Self { instance, server: Some(server), fixture };
+        let stage = Self { instance, clock, server: Some(server), fixture };
         stage.start_daemon();
         stage
     }
@@ -89,20 +90,16 @@ impl Stage {
 
     /// Links a staging database that is kept in sync by restores.
     pub(crate) fn link(&self, name: &str, database: &str) -> Run {
+        self.link_with(name, &["--staging-push", "--staging-database", database])
+    }
+
+    /// Links with these words besides those that every link here has.
+    pub(crate) fn link_with(&self, name: &str, words: &[&str]) -> Run {
         let port = self.server.as_ref().unwrap().port().to_string();
-        let words = [
-            "dsource",
-            "link",
-            "sqlserver",
-            "--name",
-            name,
-            "--staging-push",
-            "--staging-database",
-            database,
-        ];
+        let link = ["dsource", "link", "sqlserver", "--name", name];
         let instance =
             ["--instance-port", &port, "--login", "stage", "--encryption", "unverified", "--user", "nobody"];
-        self.run(&[&words[..], &instance[..]].concat())
+        self.run(&[&link[..], words, &instance[..]].concat())
     }
 
     /// Runs a batch as an administrator would, and returns the numbers of its errors.

@@ -100,7 +100,7 @@ impl Adapter for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: true, images: true, verifies: true }
+        Abilities { logs: true, vdb_logs: true, images: true, verifies: true }
     }
 
     fn discover(&self) -> Result<Vec<Repository>> {

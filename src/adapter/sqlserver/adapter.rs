@@ -1,19 +1,21 @@
-//! The SQL Server adapter: staging databases that their users restore into, and VDBs of their snapshots.
+//! The SQL Server adapter: staging databases that their users or a folder of backups are restored into, and VDBs of their
+//! snapshots.
 //!
 //! The engine starts no server here: databases are made on, taken up by and let go of by an instance that runs already. A
 //! stopped dataset is one that the instance does not have. Holds the connections that hold a freeze, since its end is the
 //! freeze's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::super::{
-    Abilities, Adapter, ChangeKind, Described, Health, HookAccess, Instance, LinkPlan, Parent, Problem,
-    Repository, Secrets, Synced, Target, Task, VdbOptions, Verified, no_points,
+    Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
+    Point, Problem, Repository, Secrets, Span, Synced, Target, Task, VdbOptions, Verified, no_points,
 };
+use super::backups::Headers;
 use super::client::{Refusal, Sql};
 use super::config::{Change, Config, FILES_FOLDER, FileRecord, LinkRequest, Metadata, PASSWORD, keep, read};
 use super::staging::{self, RESTORING, Staging};
@@ -31,30 +33,43 @@ const MAJOR_MIN: u32 = 13;
 pub struct SqlServer {
     /// By state folder: the connection that holds a database's writes.
     freezing: Mutex<HashMap<PathBuf, Sql>>,
+    /// What was read of backup files.
+    pub(super) headers: Headers,
+    /// Volumes whose database was restored just now: nothing of it is of an earlier mount.
+    pub(super) fresh: Mutex<HashSet<PathBuf>>,
 }
 
 /// One dataset's database, and a connection to its instance.
-struct At<'a> {
-    sql: Sql,
-    config: Config,
-    instance: &'a Instance,
-    user: OsUser,
+pub(super) struct At<'a> {
+    pub(super) sql: Sql,
+    pub(super) config: Config,
+    pub(super) instance: &'a Instance,
+    pub(super) user: OsUser,
 }
 
 impl SqlServer {
-    fn config(instance: &Instance) -> Result<Config> {
+    /// Refuses what has no logs to lead anywhere.
+    fn with_points(&self, instance: &Instance) -> Result<()> {
+        let config = Self::config(instance)?;
+        let has = !config.vdb && (instance.logs.is_some() || config.follow.is_some());
+        if has { Ok(()) } else { Err(no_points(&instance.name)) }
+    }
+
+    pub(super) fn config(instance: &Instance) -> Result<Config> {
         read(&format!("the configuration of {}", instance.name), &instance.config)
     }
 
     fn at<'a>(&self, instance: &'a Instance) -> Result<At<'a>> {
         let config = Self::config(instance)?;
-        let sql = connect(&config, &instance.secrets)?;
+        let mut sql = connect(&config, &instance.secrets)?;
+        sql.about.database = config.database(&instance.name).to_owned();
+        sql.about.data_folder = Some(instance.volume.join(FILES_FOLDER).display().to_string());
         let user = OsUser::named(&config.user)?;
         Ok(At { sql, config, instance, user })
     }
 }
 
-fn connect(config: &Config, secrets: &Secrets) -> Result<Sql> {
+pub(super) fn connect(config: &Config, secrets: &Secrets) -> Result<Sql> {
     let password = secrets.get(PASSWORD).ok_or_else(|| {
         Error::new(ErrorKind::NotAllowed, format!("no password of {} is known", config.instance.user))
             .with_hint("name its file with --password-file, or set STILLPOINT_SOURCE_PASSWORD")
@@ -71,23 +86,23 @@ fn connect(config: &Config, secrets: &Secrets) -> Result<Sql> {
 }
 
 impl At<'_> {
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.config.database(&self.instance.name)
     }
 
-    fn volume(&self) -> &Path {
+    pub(super) fn volume(&self) -> &Path {
         &self.instance.volume
     }
 
     /// The connection, and the staging database that is asked over it.
-    fn staging(&mut self) -> (&mut Sql, Staging<'_>) {
+    pub(super) fn staging(&mut self) -> (&mut Sql, Staging<'_>) {
         let Self { sql, config, instance, .. } = self;
         let (database, volume) = (config.database(&instance.name), instance.volume.as_path());
         (sql, Staging { database, volume, config })
     }
 
     /// The database when the instance has it with files of this volume; one of the same name with others is somebody else's.
-    fn own(&mut self) -> Result<Option<DatabaseState>> {
+    pub(super) fn own(&mut self) -> Result<Option<DatabaseState>> {
         let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
         let found = state::database(&mut self.sql, &name, &volume)?;
         Ok(found.filter(|found| found.outside(&volume).is_none()))
@@ -106,7 +121,7 @@ impl At<'_> {
         Ok(files::recall(self.volume())?.unwrap_or_else(|| self.config.files.clone()))
     }
 
-    fn check_free(&mut self) -> Result<()> {
+    pub(super) fn check_free(&mut self) -> Result<()> {
         let (name, volume) = (self.name().to_owned(), self.volume().to_owned());
         match state::database(&mut self.sql, &name, &volume)? {
             None => Ok(()),
@@ -207,7 +222,7 @@ impl Adapter for SqlServer {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: false, images: false, verifies: true }
+        Abilities { logs: true, vdb_logs: false, images: false, verifies: true }
     }
 
     /// VDBs are on their parent's instance.
@@ -222,69 +237,72 @@ impl Adapter for SqlServer {
 
     fn plan_link(&self, request: &Value, secrets: &Secrets) -> Result<LinkPlan> {
         let request: LinkRequest = read("the request to link", request)?;
-        if !request.staging_push {
-            return Err(Error::invalid("say how it is kept in sync: --staging-push"));
+        if request.staging_push == request.backup_path.is_some() {
+            return Err(Error::invalid(
+                "say how it is kept in sync: --staging-push, or --backup-path FOLDER",
+            ));
         }
+        let database = match (request.database, request.staging_push) {
+            (Some(database), _) => database,
+            (None, false) => format!("{}_staging", request.name),
+            (None, true) => return Err(Error::invalid("name the staging database: --staging-database")),
+        };
         let user = OsUser::named(&request.user)?;
-        let config = Config {
+        let mut config = Config {
             instance: request.instance,
             user: user.name.clone(),
-            database: Some(request.database),
+            database: Some(database),
             vdb: false,
             files: Vec::new(),
+            follow: None,
         };
         check_name(config.database(""))?;
         let mut sql = connect(&config, secrets)?;
-        let server = state::server(&mut sql)?;
+        let server = check_instance(&mut sql, &config)?;
         let shown = config.instance.connect_string();
-        if server.major() < MAJOR_MIN {
-            return Err(Error::new(
-                ErrorKind::Precondition,
-                format!("{shown} runs SQL Server {}: older than 2016 is not known", server.version),
-            ));
-        }
-        let missing = state::missing_rights(&mut sql, &config.instance.user)?;
-        if !missing.is_empty() {
-            return Err(Error::new(
-                ErrorKind::NotAllowed,
-                format!("{} lacks rights on {shown}", config.instance.user),
-            )
-            .with_hint(format!("as an administrator there: {}", missing.join("; "))));
-        }
         let name = config.database("").to_owned();
-        if state::database(&mut sql, &name, Path::new("/"))?.is_some() {
-            return Err(Error::new(ErrorKind::Exists, format!("{shown} has a database {name} already"))
-                .with_hint("choose another staging database name; who restores into it names this one"));
-        }
-        let review = [
-            ("instance", format!("{shown}, SQL Server {} {}", server.version, server.edition)),
-            ("login", config.instance.user.clone()),
-            ("staging database", format!("{name}, made now, empty")),
-            ("files", format!("a folder of the volume, {FILES_FOLDER}, of the user {}", user.name)),
-            ("kept in sync by", "you: RESTORE ... WITH NORECOVERY, by hand or in a pre_sync hook".to_owned()),
-            (
-                "time zone",
-                format!("that of the instance's host, {} minutes east of UTC", server.zone_minutes),
-            ),
+        let mut review: Vec<(String, String)> = vec![
+            ("instance".into(), format!("{shown}, SQL Server {} {}", server.version, server.edition)),
+            ("login".into(), config.instance.user.clone()),
+            ("staging database".into(), format!("{name}, made now")),
+            ("files".into(), format!("a folder of the volume, {FILES_FOLDER}, of the user {}", user.name)),
         ];
+        let mut estimated_bytes = None;
         let mut warnings = vec![
             "SQL Server on a FUSE mount is not on Microsoft's list of supported file systems".to_owned(),
         ];
+        match &request.backup_path {
+            Some(folder) => {
+                let plan = self.plan_follow(&mut sql, folder, request.source_database.as_deref())?;
+                review.extend(plan.review);
+                warnings.extend(plan.warnings);
+                estimated_bytes = Some(plan.bytes);
+                config.follow = Some(plan.follow);
+            }
+            None => review.extend([
+                (
+                    "kept in sync by".to_owned(),
+                    "you: RESTORE ... WITH NORECOVERY, by hand or in a pre_sync hook".to_owned(),
+                ),
+                (
+                    "time zone".to_owned(),
+                    format!("that of the instance's host, {} minutes east of UTC", server.zone_minutes),
+                ),
+            ]),
+        }
         if config.instance.encryption != super::client::Encryption::Verified {
             warnings.push(
                 "the server's certificate is not checked: somebody else could answer in its place".into(),
             );
         }
-        Ok(LinkPlan {
-            config: keep("the configuration", &config)?,
-            review: review.map(|(name, text)| (name.to_owned(), text)).to_vec(),
-            warnings,
-            estimated_bytes: None,
-        })
+        Ok(LinkPlan { config: keep("the configuration", &config)?, review, warnings, estimated_bytes })
     }
 
     fn ingest(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         let mut at = self.at(instance)?;
+        if let Some(follow) = at.config.follow.clone() {
+            return self.first_copy(&mut at, &follow, task);
+        }
         at.check_free()?;
         at.create(task)
     }
@@ -296,17 +314,25 @@ impl Adapter for SqlServer {
 
     fn plan_change(&self, instance: &Instance, change: &Value, kind: ChangeKind) -> Result<LinkPlan> {
         let mut config = Self::config(instance)?;
-        let change: Change = read(&format!("the change of {}", instance.name), change)?;
+        let mut change: Change = read(&format!("the change of {}", instance.name), change)?;
+        let converts =
+            change.staging_push || change.backup_path.is_some() || change.source_database.is_some();
         if !change.settings.is_empty() || !change.unset.is_empty() {
             return Err(Error::invalid(format!(
                 "{} is a SQL Server database, which has no settings here",
                 instance.name
             )));
         }
-        if let Some(address) = change.instance {
+        if config.vdb && converts {
+            return Err(Error::invalid(format!(
+                "{} is a VDB, which is kept in sync by nothing",
+                instance.name
+            )));
+        }
+        if let Some(address) = change.instance.take() {
             address.apply(&mut config.instance)?;
         }
-        if let Some(database) = change.database {
+        if let Some(database) = change.database.take() {
             if kind != ChangeKind::Attach {
                 return Err(Error::invalid(
                     "a staging database gets another name when it is attached: detach it first",
@@ -315,21 +341,27 @@ impl Adapter for SqlServer {
             check_name(&database)?;
             config.database = Some(database);
         }
-        let mut sql = connect(&config, &instance.secrets)?;
-        let server = state::server(&mut sql)?;
+        let changed = Instance { config: keep("the configuration", &config)?, ..instance.clone() };
+        let mut at = self.at(&changed)?;
+        let server = state::server(&mut at.sql)?;
         let shown = format!("{}, SQL Server {}", config.instance.connect_string(), server.version);
+        let mut review =
+            vec![("instance".into(), shown), ("database".into(), config.database(&instance.name).to_owned())];
+        let converted = self.convert(&mut at, &change)?.unwrap_or_default();
+        review.extend(converted.review);
         Ok(LinkPlan {
-            review: vec![
-                ("instance".into(), shown),
-                ("database".into(), config.database(&instance.name).to_owned()),
-            ],
-            warnings: Vec::new(),
+            review,
+            warnings: converted.warnings,
             estimated_bytes: None,
-            config: keep("the configuration", &config)?,
+            config: if converts { converted.config } else { keep("the configuration", &config)? },
         })
     }
 
-    fn plan_resync(&self, instance: &Instance, _change: &Value) -> Result<LinkPlan> {
+    fn plan_resync(&self, instance: &Instance, change: &Value) -> Result<LinkPlan> {
+        let change: Change = read(&format!("the change of {}", instance.name), change)?;
+        if let Some(plan) = self.plan_anew(&mut self.at(instance)?, &change)? {
+            return Ok(plan);
+        }
         Err(Error::new(
             ErrorKind::Unsupported,
             format!(
@@ -364,7 +396,11 @@ impl Adapter for SqlServer {
     fn start_staging(&self, instance: &Instance, task: &mut dyn Task) -> Result<()> {
         let mut at = self.at(instance)?;
         let (name, volume) = (at.name().to_owned(), at.volume().to_owned());
+        let is_fresh = self.fresh.lock().remove(&volume);
         if let Some(found) = at.settled()? {
+            if is_fresh {
+                return Ok(());
+            }
             if found.state != RESTORING {
                 return at.reopen();
             }
@@ -374,13 +410,26 @@ impl Adapter for SqlServer {
             return Ok(());
         }
         let records = at.records()?;
-        if records.is_empty() || records.iter().any(|file| !file.place(&volume).exists()) {
+        let known = !records.is_empty() && records.iter().all(|file| file.place(&volume).exists());
+        if let (false, None) = (known, &at.config.follow) {
             task.warn(&format!(
                 "SKIP_ATTACH_OPERATION: what {name} consists of is not known; restore a full backup into it"
             ));
             return Ok(());
         }
-        let taken = files::take_up(&mut at.sql, &name, &records, &volume);
+        let taken = match known {
+            true => files::take_up(&mut at.sql, &name, &records, &volume).map(drop),
+            false => {
+                Err(Error::new(ErrorKind::Precondition, format!("what {name} consists of is not known")))
+            }
+        };
+        let taken = match (taken, at.config.follow.clone()) {
+            (Err(e), Some(follow)) => {
+                task.log(&format!("{e}; it is restored from its backups again"));
+                at.restore_again(self, &follow, task)
+            }
+            (taken, _) => taken,
+        };
         if let Err(e) = taken {
             task.warn(&format!(
                 "SKIP_ATTACH_OPERATION: {e}; the storage is mounted: restore a full backup as {name} WITH NORECOVERY, REPLACE"
@@ -393,8 +442,15 @@ impl Adapter for SqlServer {
         let before: Option<Metadata> =
             before.map(|value| read("the snapshot's records", value)).transpose()?;
         let mut at = self.at(instance)?;
+        if let Some(follow) = at.config.follow.clone() {
+            return self.catch_up(&mut at, &follow, before.as_ref(), task);
+        }
         let (sql, staging) = at.staging();
-        staging.sync(sql, before.as_ref(), task)
+        let synced = staging.sync(sql, before.as_ref(), task)?;
+        if synced == Synced::Ready {
+            self.keep_pushed(&mut at, before.as_ref(), task);
+        }
+        Ok(synced)
     }
 
     fn monitor(&self, instance: &Instance) -> Result<Health> {
@@ -447,6 +503,9 @@ impl Adapter for SqlServer {
             }
         } else {
             health.problems.extend(at.staging().1.problem(&found));
+            if let Some(follow) = &config.follow {
+                self.look_at_folder(&mut at, follow, &found, &mut health);
+            }
         }
         Ok(health)
     }
@@ -518,6 +577,22 @@ impl Adapter for SqlServer {
         staging.still(sql, &recorded)
     }
 
+    fn find_point(&self, history: &History<'_>, target: &Target) -> Result<Point> {
+        self.with_points(history.instance)?;
+        self.point(history, target)
+    }
+
+    fn span(&self, history: &History<'_>) -> Result<Span> {
+        match self.with_points(history.instance) {
+            Ok(()) => self.points_span(history),
+            Err(_) => Ok(Span::default()),
+        }
+    }
+
+    fn prune_logs(&self, instance: &Instance, oldest: &Value) -> Result<usize> {
+        self.prune_kept(instance, oldest)
+    }
+
     fn plan_vdb(&self, parent: &Value, metadata: &Value, options: &VdbOptions) -> Result<Value> {
         let parent: Config = read("the configuration of the parent", parent)?;
         let metadata: Metadata = read("the snapshot's records", metadata)?;
@@ -534,7 +609,10 @@ impl Adapter for SqlServer {
         if let Some(name) = &database {
             check_name(name)?;
         }
-        keep("the configuration", &Config { database, vdb: true, files: metadata.files, ..parent })
+        keep(
+            "the configuration",
+            &Config { database, vdb: true, files: metadata.files, follow: None, ..parent },
+        )
     }
 
     fn plan_refresh(&self, vdb: &Value, _parent: &Value, metadata: &Value) -> Result<Value> {
@@ -548,19 +626,24 @@ impl Adapter for SqlServer {
         instance: &Instance,
         metadata: &Value,
         target: &Target,
-        _parent: Option<Parent<'_>>,
+        parent: Option<Parent<'_>>,
         task: &mut dyn Task,
     ) -> Result<()> {
-        if *target != Target::Snapshot {
-            return Err(no_points(&instance.name));
-        }
         let records: Metadata = read("the snapshot's records", metadata)?;
         let mut at = self.at(instance)?;
         at.check_free()?;
         files::open_folders(at.volume(), &at.volume().join(FILES_FOLDER))?;
-        let found = at.take_up(&records, task)?;
+        let found = match (at.take_up(&records, task), &parent) {
+            (Err(e), Some(parent)) if records.state == RESTORING => {
+                self.restore_clone(&mut at, &records, parent, e, task)?
+            }
+            (found, _) => found?,
+        };
         let name = at.name().to_owned();
-        if found.state == RESTORING {
+        if *target != Target::Snapshot {
+            let parent = parent.ok_or_else(|| no_points(&instance.name))?;
+            self.go_to(&mut at, &records, &found, target, &parent, task)?;
+        } else if found.state == RESTORING {
             task.step("recover")?;
             at.sql.long(&statements::recover(&name), task)?;
         }
@@ -654,6 +737,32 @@ impl At<'_> {
         task.log(&format!("{name} is ONLINE on {}", self.config.instance.connect_string()));
         Ok(())
     }
+}
+
+/// The instance of a new link, whose version, rights and free name were looked at.
+fn check_instance(sql: &mut Sql, config: &Config) -> Result<state::ServerState> {
+    let server = state::server(sql)?;
+    let shown = config.instance.connect_string();
+    if server.major() < MAJOR_MIN {
+        return Err(Error::new(
+            ErrorKind::Precondition,
+            format!("{shown} runs SQL Server {}: older than 2016 is not known", server.version),
+        ));
+    }
+    let missing = state::missing_rights(sql, &config.instance.user)?;
+    if !missing.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotAllowed,
+            format!("{} lacks rights on {shown}", config.instance.user),
+        )
+        .with_hint(format!("as an administrator there: {}", missing.join("; "))));
+    }
+    let name = config.database("");
+    if state::database(sql, name, Path::new("/"))?.is_some() {
+        return Err(Error::new(ErrorKind::Exists, format!("{shown} has a database {name} already"))
+            .with_hint("choose another staging database name; who restores into it names this one"));
+    }
+    Ok(server)
 }
 
 /// A database's name is a sysname; what the system has for its own is refused.

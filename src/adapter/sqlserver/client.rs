@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use super::super::Task;
+use super::errors::{ErrorContext, explain};
 use super::{Guid, Lsn};
 use crate::base::{Error, ErrorKind, Result};
 
@@ -96,15 +97,18 @@ pub(super) struct Refusal {
     pub number: Option<u32>,
     pub text: String,
     pub kind: ErrorKind,
+    /// What the statement was about.
+    pub about: Box<ErrorContext>,
 }
 
 impl From<Refusal> for Error {
+    /// In the words of a DBA where the number is a known one, with the server's own text under them.
     fn from(refusal: Refusal) -> Self {
-        match refusal.number {
-            Some(number) => {
-                Self::new(refusal.kind, format!("SQL Server says: Msg {number}: {}", refusal.text))
-            }
-            None => Self::new(refusal.kind, refusal.text),
+        let Some(number) = refusal.number else { return Self::new(refusal.kind, refusal.text) };
+        let explained = explain(number, &refusal.text, &refusal.about);
+        match explained.advice.is_empty() {
+            false => explained.into(),
+            true => Self::new(refusal.kind, format!("SQL Server says: Msg {number}: {}", refusal.text)),
         }
     }
 }
@@ -117,6 +121,8 @@ pub(super) struct Sql {
     /// Absent after a statement that was given up.
     client: Option<Client<Compat<TcpStream>>>,
     server: String,
+    /// What the next statements are about, for the words of their errors.
+    pub about: ErrorContext,
 }
 
 impl Sql {
@@ -139,7 +145,9 @@ impl Sql {
         };
         let connected = runtime.block_on(async { tokio::time::timeout(CONNECT_TIME_MAX, connecting).await });
         match connected {
-            Ok(Ok(client)) => Ok(Self { runtime, client: Some(client), server }),
+            Ok(Ok(client)) => {
+                Ok(Self { runtime, client: Some(client), server, about: ErrorContext::default() })
+            }
             Ok(Err(e)) => Err(refusal(&server, &e)),
             Err(_) => Err(lost(&server, &format!("no answer within {} s", CONNECT_TIME_MAX.as_secs()))),
         }
@@ -158,6 +166,11 @@ impl Sql {
     /// Runs a statement for as long as its job goes on.
     pub(super) fn long(&mut self, sql: &str, task: &dyn Task) -> Asked<Vec<Row>> {
         self.run(sql, Duration::MAX, &mut || task.check())
+    }
+
+    /// The same, with something to be done meanwhile; an error of it gives the statement up.
+    pub(super) fn watched(&mut self, sql: &str, watch: &mut dyn FnMut() -> Result<()>) -> Asked<Vec<Row>> {
+        self.run(sql, Duration::MAX, watch)
     }
 
     fn run(&mut self, sql: &str, limit: Duration, check: &mut dyn FnMut() -> Result<()>) -> Asked<Vec<Row>> {
@@ -187,14 +200,15 @@ impl Sql {
                         false,
                     ),
                     () = tokio::time::sleep(POLL) => if let Err(e) = check() {
-                        break (Err(Refusal { number: None, text: e.message().to_owned(), kind: e.kind() }), false);
+                        break (Err(Refusal { number: None, text: e.message().to_owned(), kind: e.kind(), about: Box::default() }), false);
                     },
                 }
             }
         })
         .keep(client);
         self.client = client;
-        rows.map(|rows| rows.into_iter().map(Row::of).collect())
+        let rows = rows.map(|rows: Vec<tiberius::Row>| rows.into_iter().map(Row::of).collect());
+        rows.map_err(|refusal: Refusal| Refusal { about: Box::new(self.about.clone()), ..refusal })
     }
 }
 
@@ -210,7 +224,8 @@ impl<T> Keep<T> for (T, bool) {
 }
 
 fn lost(server: &str, why: &str) -> Refusal {
-    Refusal { number: None, text: format!("SQL Server at {server}: {why}"), kind: ErrorKind::Io }
+    let text = format!("SQL Server at {server}: {why}");
+    Refusal { number: None, text, kind: ErrorKind::Io, about: Box::default() }
 }
 
 fn refusal(server: &str, error: &tiberius::error::Error) -> Refusal {
@@ -220,7 +235,8 @@ fn refusal(server: &str, error: &tiberius::error::Error) -> Refusal {
                 18456 | 229 | 262 | 297 | 300 | 916 => ErrorKind::NotAllowed,
                 _ => ErrorKind::Failed,
             };
-            Refusal { number: Some(token.code()), text: token.message().to_owned(), kind }
+            let text = token.message().to_owned();
+            Refusal { number: Some(token.code()), text, kind, about: Box::default() }
         }
         other => lost(server, &other.to_string()),
     }
@@ -276,6 +292,29 @@ impl Row {
         match self.cell(name)? {
             Cell::Null => Ok(None),
             Cell::Integer(value) => Ok(Some(*value)),
+            other => Err(Self::other(name, other)),
+        }
+    }
+
+    /// A number that later versions have a column for; absent when this one has none.
+    pub(super) fn optional_integer(&self, name: &str) -> Option<i64> {
+        self.integer(name).ok().flatten()
+    }
+
+    /// A number of bytes: `bigint`, or `numeric` without a fraction.
+    pub(super) fn whole(&self, name: &str) -> Result<Option<u64>> {
+        match self.cell(name)? {
+            Cell::Null => Ok(None),
+            Cell::Integer(value) => Ok(u64::try_from(*value).ok()),
+            Cell::Number { digits, scale: 0 } => Ok(u64::try_from(*digits).ok()),
+            other => Err(Self::other(name, other)),
+        }
+    }
+
+    pub(super) fn real(&self, name: &str) -> Result<Option<f64>> {
+        match self.cell(name)? {
+            Cell::Null => Ok(None),
+            Cell::Real(value) => Ok(Some(*value)),
             other => Err(Self::other(name, other)),
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::client::Address;
+use super::follow::Follow;
 use super::state::LastRestore;
 use super::{Guid, Lsn};
 use crate::base::{Error, Result};
@@ -19,20 +20,27 @@ pub(super) const FILES_FOLDER: &str = "DATA/db";
 /// Where files are kept while a database is made under their paths. Never in a snapshot that can be provisioned from.
 pub(super) const ASIDE_FOLDER: &str = "DATA/aside";
 
-/// A request to link by staging push.
+/// A request to link: by staging push, or to a folder of backups.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LinkRequest {
+    #[serde(default)]
     pub staging_push: bool,
+    /// The folder whose backups are restored.
+    #[serde(default)]
+    pub backup_path: Option<PathBuf>,
+    /// Which database's, when there are those of several.
+    #[serde(default)]
+    pub source_database: Option<String>,
     pub instance: Address,
     /// The staging database, which is made on the instance.
-    pub database: String,
+    #[serde(default)]
+    pub database: Option<String>,
     /// The user of this host that the instance runs as.
     #[serde(default = "mssql")]
     pub user: String,
     #[allow(dead_code, reason = "every link has it")]
     pub port: u16,
-    #[allow(dead_code, reason = "every link has it")]
     pub name: String,
 }
 
@@ -52,6 +60,9 @@ pub(super) struct Config {
     /// Its files, as they were when the instance last had it: by them a database is taken up again.
     #[serde(default)]
     pub files: Vec<FileRecord>,
+    /// The folder whose backups it is kept in sync by; absent when its user restores into it, and for a VDB.
+    #[serde(default)]
+    pub follow: Option<Follow>,
 }
 
 /// What changes of a link.
@@ -62,6 +73,11 @@ pub(super) struct Change {
     pub instance: Option<AddressChange>,
     /// Another name of the staging database.
     pub database: Option<String>,
+    /// From now on its user keeps it in sync.
+    pub staging_push: bool,
+    /// From now on the backups of this folder do.
+    pub backup_path: Option<PathBuf>,
+    pub source_database: Option<String>,
     /// A database has none; every change has the field.
     pub settings: BTreeMap<String, String>,
     pub unset: Vec<String>,

@@ -146,7 +146,10 @@ pub(super) fn put_back(files: &[FileRecord], volume: &Path) -> Result<()> {
     let folder = aside(volume);
     for file in files {
         let from = folder.join(file.id.to_string());
-        if from.exists() {
+        if is_same(&from, &file.place(volume)) {
+            // The other link to it was not deleted; renaming one to the other would do nothing.
+            remove(&from)?;
+        } else if from.exists() {
             rename(&from, &file.place(volume))?;
         }
     }

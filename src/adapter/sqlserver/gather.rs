@@ -5,6 +5,7 @@
 //! is told to be unclear, for a server to be asked by RESTORE LABELONLY. Invariant: each file is in a backup, or in a
 //! problem. Must not know how files are found.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use super::chain::{Backup, Stripe};
@@ -29,11 +30,12 @@ struct Found<'a> {
 
 /// Puts together what was read of these files, each under the name by which a server is to open it. `zone_quarters`
 /// stands in for sets that do not know their time zone.
-pub fn gather(files: &[(String, BackupFile)], zone_quarters: Option<i8>) -> Gathered {
+pub fn gather<F: Borrow<BackupFile>>(files: &[(String, F)], zone_quarters: Option<i8>) -> Gathered {
     let mut gathered = Gathered::default();
     // By set and place in the file: one media set may have several backups.
     let mut sets: BTreeMap<(Guid, u16), Vec<Found<'_>>> = BTreeMap::new();
     for (name, file) in files {
+        let file: &BackupFile = file.borrow();
         if let Some(problem) = &file.problem {
             gathered.problems.push((name.clone(), problem.to_string()));
         }

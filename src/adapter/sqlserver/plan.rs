@@ -193,11 +193,15 @@ impl Chain {
         target: &RestoreTarget,
         leave: &Leave,
     ) -> Result<RestorePlan, Box<Refusal>> {
-        let logs = self.backups().iter().filter(|backup| backup.kind == BackupKind::Log);
-        let chain = Self::new(logs.cloned().chain([at.as_full()]).collect());
-        let mut plan = chain.plan(target, leave)?;
+        let mut plan = self.going_on_from(at).plan(target, leave)?;
         plan.steps.remove(0);
         Ok(plan)
+    }
+
+    /// The logs alone, and what a database has that is restoring, in place of a full without an id.
+    pub(super) fn going_on_from(&self, at: &Position) -> Self {
+        let logs = self.backups().iter().filter(|backup| backup.kind == BackupKind::Log);
+        Self::new(logs.cloned().chain([at.as_full()]).collect())
     }
 
     /// The backups that must be kept for one to stay restorable, itself included, in the order of restore.

@@ -67,7 +67,7 @@ impl Staging<'_> {
         }
     }
 
-    fn check_restoring(&self, found: &DatabaseState) -> Result<()> {
+    pub(super) fn check_restoring(&self, found: &DatabaseState) -> Result<()> {
         if found.shown() == RESTORING {
             return Ok(());
         }
@@ -118,7 +118,11 @@ impl Staging<'_> {
                 self.database
             ));
         }
-        let metadata = metadata(sql, &found, last, false)?;
+        // A linked one's times are the source's, which is known by its backups.
+        let source_zone =
+            last.as_ref().filter(|_| self.config.follow.is_some()).and_then(LastRestore::zone_minutes);
+        let mut metadata = metadata(sql, &found, last, false)?;
+        metadata.zone_minutes = source_zone.unwrap_or(metadata.zone_minutes);
         Ok(Described { metadata: keep("the snapshot's records", &metadata)?, unprovisionable })
     }
 

@@ -37,6 +37,8 @@ pub(super) struct DatabaseState {
     pub files: Vec<(FileRecord, PathBuf)>,
     pub redo_start_lsn: Option<Lsn>,
     pub redo_start_fork_guid: Option<Guid>,
+    /// The full that differentials of the primary file are based on.
+    pub differential_base_guid: Option<Guid>,
 }
 
 impl DatabaseState {
@@ -88,6 +90,18 @@ impl LastRestore {
             && self.stop_at_mark == other.stop_at_mark
     }
 
+    /// The moment that was reached, in milliseconds since 1970 in UTC: the stop point, or the end of the backup.
+    /// `zone_minutes` stands in for a backup that does not know its zone.
+    pub(super) fn reached_ms(&self, zone_minutes: i64) -> Option<i64> {
+        let minutes = self.zone_minutes().unwrap_or(zone_minutes);
+        Some(self.stop_at_millis.or(self.finished_millis)? - minutes * 60_000)
+    }
+
+    /// The zone of the server that was backed up, in minutes east of UTC.
+    pub(super) fn zone_minutes(&self) -> Option<i64> {
+        self.time_zone.filter(|quarters| (-56..=56).contains(quarters)).map(|quarters| quarters * 15)
+    }
+
     /// As a person calls it.
     pub(super) fn shown(&self) -> String {
         let kind = match self.kind.as_str() {
@@ -137,11 +151,12 @@ pub(super) fn server(sql: &mut Sql) -> Result<ServerState> {
 pub(super) fn database(sql: &mut Sql, name: &str, volume: &Path) -> Result<Option<DatabaseState>> {
     let Some(row) = sql.rows(&statements::database(name))?.into_iter().next() else { return Ok(None) };
     let id = row.integer("database_id")?.unwrap_or_default();
-    let (mut files, mut redo) = (Vec::new(), (None, None));
+    let (mut files, mut redo, mut base) = (Vec::new(), (None, None), None);
     for file in sql.rows(&statements::files(id))? {
         let (record, path) = file_of(&file, volume)?;
         if record.kind == FileKind::Rows && redo.0.is_none() {
             redo = (file.lsn("redo_start_lsn")?, file.guid("redo_start_fork_guid")?);
+            base = file.guid("differential_base_guid")?.and_then(Guid::known);
         }
         files.push((record, path));
     }
@@ -154,6 +169,7 @@ pub(super) fn database(sql: &mut Sql, name: &str, volume: &Path) -> Result<Optio
         files,
         redo_start_lsn: redo.0,
         redo_start_fork_guid: redo.1,
+        differential_base_guid: base,
     }))
 }
 

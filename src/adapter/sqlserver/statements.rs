@@ -2,7 +2,9 @@
 //!
 //! Names and texts of users are quoted here and nowhere else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::chain::Stripe;
 
 /// A name as an identifier.
 pub(super) fn name(text: &str) -> String {
@@ -44,7 +46,7 @@ pub(super) fn database(of: &str) -> String {
 pub(super) fn files(database_id: i64) -> String {
     format!(
         "SELECT f.file_id, f.file_guid, f.type, f.name, f.physical_name, f.size, f.data_space_id, f.redo_start_lsn, \
-         f.redo_start_fork_guid FROM sys.master_files AS f WHERE f.database_id = {database_id} ORDER BY f.file_id"
+         f.redo_start_fork_guid, f.differential_base_guid FROM sys.master_files AS f WHERE f.database_id = {database_id} ORDER BY f.file_id"
     )
 }
 
@@ -57,6 +59,17 @@ pub(super) fn last_restore(of: &str) -> String {
          b.is_copy_only, b.database_name, b.server_name \
          FROM msdb.dbo.restorehistory AS r INNER JOIN msdb.dbo.backupset AS b ON b.backup_set_id = r.backup_set_id \
          WHERE r.destination_database_name = {} AND r.restore_type <> 'V' ORDER BY r.restore_history_id DESC",
+        text(of)
+    )
+}
+
+/// The log backups that were restored into a database last, with their files. Needs SELECT on these tables of msdb.
+pub(super) fn restored_logs(of: &str) -> String {
+    format!(
+        "SELECT TOP (1000) r.restore_history_id, b.backup_set_uuid, m.physical_device_name \
+         FROM msdb.dbo.restorehistory AS r INNER JOIN msdb.dbo.backupset AS b ON b.backup_set_id = r.backup_set_id \
+         INNER JOIN msdb.dbo.backupmediafamily AS m ON m.media_set_id = b.media_set_id \
+         WHERE r.destination_database_name = {} AND r.restore_type = 'L' ORDER BY r.restore_history_id DESC",
         text(of)
     )
 }
@@ -127,6 +140,77 @@ pub(super) fn drop(of: &str) -> String {
 /// Ends a restore sequence: the database can be used.
 pub(super) fn recover(of: &str) -> String {
     format!("RESTORE DATABASE {} WITH RECOVERY", name(of))
+}
+
+/// Who we are to the server.
+pub(super) const SESSION: &str = "SELECT @@SPID AS session_id";
+
+/// How far a session's statement is; no row when none runs. Needs VIEW SERVER STATE.
+pub(super) fn progress(session: i64) -> String {
+    format!(
+        "SELECT r.command, r.percent_complete FROM sys.dm_exec_requests AS r WHERE r.session_id = {session}"
+    )
+}
+
+/// What a backup file says of itself. This and the next two need CREATE ANY DATABASE.
+pub(super) fn label(file: &Path) -> String {
+    format!("RESTORE LABELONLY FROM DISK = {}", path(file))
+}
+
+/// The backup sets of a file.
+pub(super) fn headers(file: &Path) -> String {
+    format!("RESTORE HEADERONLY FROM DISK = {}", path(file))
+}
+
+/// The database's files that a backup set has.
+pub(super) fn file_list(file: &Path, position: u16) -> String {
+    format!("RESTORE FILELISTONLY FROM DISK = {} WITH FILE = {position}", path(file))
+}
+
+/// One restore of a whole backup set.
+pub(super) struct Restore<'a> {
+    pub of: &'a str,
+    pub is_log: bool,
+    pub files: &'a [Stripe],
+    pub position: u16,
+    /// Otherwise it waits for more.
+    pub recover: bool,
+    /// `STOPAT = '…'` and the like.
+    pub stop: Option<String>,
+    pub moves: &'a [(String, PathBuf)],
+    pub replace: bool,
+}
+
+/// Restores a backup set. A log that ends before the stop point leaves the database RESTORING, recovery asked for or
+/// not. Needs CREATE ANY DATABASE for a new database, else its owner or sysadmin.
+pub(super) fn restore(one: &Restore<'_>) -> String {
+    let files: Vec<String> =
+        one.files.iter().map(|stripe| format!("DISK = {}", text(&stripe.file))).collect();
+    let mut options = vec![format!("FILE = {}", one.position.max(1))];
+    options.push(if one.recover { "RECOVERY" } else { "NORECOVERY" }.to_owned());
+    if one.replace {
+        options.push("REPLACE".to_owned());
+    }
+    options.push("STATS = 5".to_owned());
+    options.extend(one.stop.clone());
+    options.extend(one.moves.iter().map(|(logical, to)| format!("MOVE {} TO {}", text(logical), path(to))));
+    let what = if one.is_log { "LOG" } else { "DATABASE" };
+    format!("RESTORE {what} {} FROM {} WITH {}", name(one.of), files.join(", "), options.join(", "))
+}
+
+/// A moment of the source's clock, in milliseconds since 1970 there.
+pub(super) fn stop_at(local: &str) -> String {
+    format!("STOPAT = {}", text(local))
+}
+
+/// Before the record at an LSN.
+pub(super) fn stop_before_lsn(lsn: super::Lsn) -> String {
+    format!("STOPBEFOREMARK = {}", text(&format!("lsn:{lsn}")))
+}
+
+/// With a marked transaction, the first of that name.
+pub(super) fn stop_at_mark(mark: &str) -> String {
+    format!("STOPATMARK = {}", text(mark))
 }
 
 /// Holds a database's writes for a snapshot of its files, without touching its differential base. From 2022.

@@ -1,7 +1,8 @@
 //! Backup files: a format of this double's own, real files that a test can copy, cut and damage.
 //!
-//! A file is a magic, then records of length, hash and JSON: the media header, and for each backup set its header and
-//! the part of its rows that is in this stripe. A set's header is in every stripe. Nothing here knows of statements.
+//! A file is records of length, hash and JSON: the media header, and for each backup set its header and the part of its rows
+//! that is in this stripe. A set's header is in every stripe. An uncompressed file has them in the frame of a real one; a
+//! compressed one has them after the magic of a real one, which nobody else reads. Nothing here knows of statements.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::{Outcome, fail, system_error_text};
 use super::database::{Contents, Fork, Transaction};
 use super::pages::hash;
+use super::tape;
 use super::value::{Guid, Lsn};
 
-const MAGIC: &[u8; 16] = b"STILLPOINTTDSBAK";
+const COMPRESSED: &[u8; 8] = b"MSSQLBAK";
 const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// A stripe's place in its media set.
@@ -169,10 +171,24 @@ pub(crate) fn read(path: &str) -> Outcome<Media> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| fail(3203, &[&path, &system_error_text(&error)]))?;
     let malformed = || fail(3241, &[&path]);
-    let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(malformed)?;
-    let head = next_record(&mut rest).ok().flatten().ok_or_else(malformed)?;
+    if let Some(rest) = bytes.strip_prefix(COMPRESSED) {
+        return read_compressed(rest).ok_or_else(malformed);
+    }
+    let found = tape::find(&bytes).ok_or_else(malformed)?;
+    let head = next_record(&mut { found.media }).ok().flatten().ok_or_else(malformed)?;
     let mut sets = Vec::new();
-    while let Some(heads) = next_record(&mut rest).map_err(|()| malformed())? {
+    for set in found.sets {
+        let heads = next_record(&mut { set.heads }).ok().flatten().ok_or_else(malformed)?;
+        let rows = set.rows.and_then(|mut rows| next_record(&mut rows).ok().flatten());
+        sets.push(BackupSet { heads, rows });
+    }
+    Ok(Media { head, sets })
+}
+
+fn read_compressed(mut rest: &[u8]) -> Option<Media> {
+    let head = next_record(&mut rest).ok().flatten()?;
+    let mut sets = Vec::new();
+    while let Some(heads) = next_record(&mut rest).ok()? {
         let rows = next_record(&mut rest).ok().flatten();
         let is_cut = rows.is_none() && rest.is_empty();
         sets.push(BackupSet { heads, rows });
@@ -180,7 +196,7 @@ pub(crate) fn read(path: &str) -> Outcome<Media> {
             break;
         }
     }
-    Ok(Media { head, sets })
+    Some(Media { head, sets })
 }
 
 /// Writes one stripe of a set: appended, or into a new file where `fresh` is a head.
@@ -191,13 +207,24 @@ pub(crate) fn write(
     rows: &[Transaction],
     durable: bool,
 ) -> io::Result<()> {
+    let (heads_record, rows_record) = (record(&heads)?, record(&rows)?);
+    let first = heads.first().ok_or_else(|| io::Error::other("a backup set of nothing"))?;
     let mut bytes = Vec::new();
-    if let Some(head) = fresh {
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&record(head)?);
+    if first.compressed {
+        if let Some(head) = fresh {
+            bytes.extend_from_slice(COMPRESSED);
+            bytes.extend_from_slice(&record(head)?);
+        }
+        bytes.extend_from_slice(&heads_record);
+        bytes.extend_from_slice(&rows_record);
+    } else {
+        let mut before = 0;
+        match fresh {
+            Some(head) => bytes.extend_from_slice(&tape::label(head, &record(head)?)),
+            None => before = tape::find(&std::fs::read(path)?).map_or(0, |found| found.sets.len()),
+        }
+        bytes.extend_from_slice(&tape::set(first, before + 1, &heads_record, &rows_record));
     }
-    bytes.extend_from_slice(&record(&heads)?);
-    bytes.extend_from_slice(&record(&rows)?);
     let mut options = OpenOptions::new();
     let options =
         if fresh.is_some() { options.write(true).create(true).truncate(true) } else { options.append(true) };

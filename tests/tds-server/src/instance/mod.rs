@@ -2,8 +2,8 @@
 //!
 //! It answers batches as Microsoft documents SQL Server, with its error numbers and texts, and refuses with an error from
 //! 50,000 on every statement that it does not model, so that a test never passes on a guess. It is a double: a
-//! database's data is a list of transactions, a backup file has a format of its own, and only what Stillpoint's adapter
-//! looks at is here. It knows nothing of bytes on the wire.
+//! database's data is a list of transactions, a backup file has rows of its own in the frame of a real one, and only what
+//! Stillpoint's adapter looks at is here. It knows nothing of bytes on the wire.
 //!
 //! Invariants: the lock on the state is never held while a part is sent; a database's state is on disk before a statement
 //! that changes it answers; LSNs only grow within a recovery branch.
@@ -53,6 +53,7 @@ mod session;
 mod state;
 mod storage;
 mod suspend;
+mod tape;
 mod value;
 mod views;
 mod writes;

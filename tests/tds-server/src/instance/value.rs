@@ -134,7 +134,7 @@ pub(crate) fn unix_nanos_of(local_millis: i64, offset_minutes: i32) -> i64 {
 }
 
 /// Year, month and day of a day since 1970-01-01.
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil_of(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -157,7 +157,7 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
 /// `2026-11-21 17:55:00.000`, `separator` between date and time.
 pub(crate) fn date_text(millis: i64, separator: char) -> String {
     let unix = millis - EPOCH_MILLIS;
-    let (year, month, day) = civil(unix.div_euclid(86_400_000));
+    let (year, month, day) = civil_of(unix.div_euclid(86_400_000));
     let rest = unix.rem_euclid(86_400_000);
     let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
     format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}.{:03}", rest % 1_000)
@@ -178,7 +178,7 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
         return None;
     }
     let days = days_of(year, month, day);
-    if day < 1 || civil(days) != (year, month, day) {
+    if day < 1 || civil_of(days) != (year, month, day) {
         return None;
     }
     Some(days * 86_400_000 + EPOCH_MILLIS + parse_time(time)?)

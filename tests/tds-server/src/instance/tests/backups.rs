@@ -128,13 +128,17 @@ fn damage_is_found() {
     for (name, errors) in [("plain.bak", [3189, 3013]), ("sums.bak", [3183, 3013])] {
         let path = world.path("backup").join(name);
         let mut bytes = fs::read(&path).unwrap();
-        let last = bytes.len() - 2;
-        bytes[last] ^= 1;
+        let of = |bytes: &[u8], word: &str| {
+            bytes.windows(word.len()).rposition(|at| at == word.as_bytes()).unwrap()
+        };
+        let rows = of(&bytes, "committed");
+        bytes[rows] ^= 1;
         fs::write(&path, &bytes).unwrap();
         world.refuse(&format!("RESTORE VERIFYONLY FROM DISK='{name}'"), &errors);
         world.refuse(&format!("RESTORE DATABASE a FROM DISK='{name}' WITH REPLACE"), &errors);
         assert_eq!(world.run(&format!("RESTORE HEADERONLY FROM DISK='{name}'")).rows.len(), 1);
-        bytes[40] ^= 1;
+        let media = of(&bytes, "media_set");
+        bytes[media] ^= 1;
         fs::write(&path, &bytes).unwrap();
         world.refuse(&format!("RESTORE HEADERONLY FROM DISK='{name}'"), &[3241, 3013]);
     }
