@@ -13,6 +13,7 @@ pub mod errors;
 mod files;
 pub mod gather;
 pub mod guid;
+pub mod landing;
 pub mod lsn;
 pub mod page;
 pub mod plan;
