@@ -131,6 +131,9 @@ pub struct Snapshot {
     /// What its verification found; absent while there was none.
     #[serde(default)]
     pub verification: Option<Verification>,
+    /// What the check of its files found, without a server; absent while there was none.
+    #[serde(default)]
+    pub file_check: Option<Verification>,
 }
 
 /// What checks of a snapshot's database found.
@@ -238,6 +241,8 @@ pub enum JobKind {
     /// Removes what a retention policy no longer keeps.
     DbRetention,
     DbVerify,
+    /// Checks the files of a snapshot in the background.
+    DbCheck,
 }
 
 impl JobKind {
@@ -282,6 +287,7 @@ impl JobKind {
             Self::DbExport => "DB_EXPORT",
             Self::DbRetention => "DB_RETENTION",
             Self::DbVerify => "DB_VERIFY",
+            Self::DbCheck => "DB_CHECK",
         }
     }
 }

@@ -151,7 +151,8 @@ impl Engine {
             }
             self.submit_start(&dataset)?;
         }
-        self.queue_missing_images()
+        self.queue_missing_images()?;
+        self.queue_missing_file_checks()
     }
 
     /// Whether a server does all that a start would give it.

@@ -10,4 +10,5 @@ mod common;
 
 mod checks;
 mod lifecycle;
+mod pages;
 mod stage;

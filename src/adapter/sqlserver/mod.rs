@@ -10,6 +10,7 @@ mod client;
 mod config;
 pub mod convert;
 pub mod errors;
+mod file_check;
 mod files;
 pub mod gather;
 pub mod guid;

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -13,7 +15,8 @@ use crate::adapter::Task;
 use crate::adapter::sqlserver::page::PAGE_BYTES;
 use crate::adapter::sqlserver::tape::writer::{SetSpec, page, write};
 use crate::adapter::sqlserver::tape::{self, EXTENT_PAGES};
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, SeededRandom, SimClock, SimStorage, Storage};
+use crate::volume::{CreateOptions, Environment, NewNode, OpenOptions, Owner, ROOT_INO, Store};
 
 /// Takes everything, and asks for an end after so many looks.
 struct Quiet {
@@ -280,6 +283,81 @@ fn links_and_folders_are_no_backup_files() {
     let nothing = put_together(Path::new("/nowhere"), &stage.path("x"), &mut Quiet::default());
     assert_eq!(nothing.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(stage.names(), ["a.bak", "link.bak"]);
+}
+
+/// A store in memory, and what files take in it.
+struct Taking {
+    store: Arc<Store>,
+    files: u32,
+}
+
+impl Taking {
+    fn new() -> Self {
+        let environment = Environment {
+            clock: Arc::new(SimClock::new(Duration::from_secs(1_700_000_000), Duration::from_micros(10))),
+            random: Arc::new(SeededRandom::new(1)),
+        };
+        let storage: Arc<dyn Storage> = Arc::new(SimStorage::new());
+        Store::create(storage.clone(), &environment, &CreateOptions { journal_bytes: 1 << 20 }).unwrap();
+        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let store = Store::open(storage, &environment, &options).unwrap();
+        store.create_volume("backups").unwrap();
+        Self { store, files: 0 }
+    }
+
+    /// Blocks that it takes more than before.
+    fn add(&mut self, bytes: &[u8]) -> u64 {
+        let before = self.store.stats().unwrap().stored_bytes;
+        let volume = self.store.volume("backups").unwrap();
+        self.files += 1;
+        let name = self.files.to_string();
+        let file = volume.create(ROOT_INO, name.as_bytes(), NewNode::File, 0o600, Owner::default()).unwrap();
+        for (number, part) in (0u64..).zip(bytes.chunks(1 << 20)) {
+            volume.write(file.ino, number << 20, part).unwrap();
+        }
+        self.store.checkpoint().unwrap();
+        (self.store.stats().unwrap().stored_bytes - before) / PAGE_BYTES as u64
+    }
+
+    /// Blocks that a backup takes, landed: pages, frame.
+    fn add_landed(&mut self, bytes: &[u8]) -> (u64, u64) {
+        let stage = Stage::with(bytes);
+        landed(stage.land(Original::Remove).unwrap());
+        let [pages, frame] = ["pages", "frame"].map(|name| fs::read(stage.landed().join(name)).unwrap());
+        (self.add(&pages), self.add(&frame))
+    }
+}
+
+/// A data file, two fulls with one page in a hundred changed between them, and a differential with the extents of those: 4,096 pages.
+#[test]
+fn pages_that_are_stored_already_take_no_room_again() {
+    let extents = 512;
+    let full = write(&[set(extents, 16)]);
+    let mut changed = full.clone();
+    let runs = tape::read(std::io::Cursor::new(&full)).unwrap().sets.remove(0).data.runs;
+    let places: Vec<usize> = runs
+        .iter()
+        .flat_map(|run| (0..run.pages).map(|page| (run.at + page * PAGE_BYTES as u64) as usize))
+        .collect();
+    let mut differing = Vec::new();
+    for (number, at) in places.iter().enumerate().filter(|(number, _)| number % 100 == 50) {
+        changed[at + 200..at + 300].fill(0xee);
+        differing.push(number as u32 / 8 * 8);
+    }
+    let differential = SetSpec { letter: b'I', ..SetSpec { extents: differing.clone(), ..set(0, 16) } };
+    let differential = write(&[differential]);
+    let data: Vec<u8> = (0..extents * 8).flat_map(page).collect();
+    let (mut plain, mut landed) = (Taking::new(), Taking::new());
+    let as_is = [&data, &full, &changed, &differential].map(|bytes| plain.add(bytes));
+    let whole = landed.add(&data);
+    let split = [&full, &changed, &differential].map(|bytes| landed.add_landed(bytes));
+    println!(
+        "blocks added by a data file, a full, a full and a differential: {as_is:?} as they are; {whole}, {split:?} landed"
+    );
+    assert_eq!((as_is[0], whole), (4096, 4096));
+    assert_eq!(split.map(|(pages, _)| pages), [0, differing.len() as u64, 0]);
+    assert!(split.iter().all(|(_, frame)| *frame < 12), "{split:?}");
+    assert!(as_is[1] > 4096 && as_is[3] > 300, "stored as they are, they would share as much: {as_is:?}");
 }
 
 proptest! {
