@@ -282,3 +282,41 @@ impl Show for Listing {
         table
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::adapter::sqlserver::tape::writer::{SetSpec, write};
+    use crate::cli::output::Output;
+
+    #[test]
+    fn files_land_are_shown_and_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let bytes = write(&[SetSpec::default(), SetSpec { id: 2, ..SetSpec::default() }]);
+        fs::write(at("a.bak"), &bytes).unwrap();
+        fs::write(at("b.bak"), "MSSQLBAK").unwrap();
+        fs::create_dir(at("volume")).unwrap();
+        let context = Context::new(None, Output::Json);
+        let land = |names: &[&str], to, remove| {
+            let files = names.iter().map(|name| at(name)).collect();
+            run(Command::Land { files, to, remove }, &context).unwrap()
+        };
+        assert_eq!(land(&["a.bak", "b.bak"], Some(at("volume")), true), Outcome::Warnings);
+        assert!(!at("a.bak").exists() && at("b.bak").exists());
+        let landed = at("volume").join("a.bak.landed");
+        let shown = Shown::read(&landed).unwrap();
+        assert_eq!((shown.sets.len(), shown.length), (2, bytes.len() as u64));
+        assert!(Listing { files: vec![shown] }.table().render().contains("landed; "));
+        run(Command::Join { folder: landed.clone(), to: None }, &context).unwrap();
+        assert!(fs::read(at("volume").join("a.bak")).unwrap() == bytes);
+        assert!(Shown::read(&at("volume").join("a.bak")).unwrap().landed.is_none());
+        assert_eq!(land(&["volume/a.bak"], None, false), Outcome::Done);
+        assert_eq!(run(Command::Show { files: vec![landed] }, &context).unwrap(), Outcome::Done);
+        let nameless = run(Command::Join { folder: at("volume"), to: None }, &context).unwrap_err();
+        assert_eq!(nameless.error.kind(), ErrorKind::Invalid);
+        assert!(Shown::read(&at("b.bak")).is_err());
+    }
+}

@@ -341,7 +341,7 @@ fn pages_that_are_stored_already_take_no_room_again() {
         .collect();
     let mut differing = Vec::new();
     for (number, at) in places.iter().enumerate().filter(|(number, _)| number % 100 == 50) {
-        changed[at + 200..at + 300].fill(0xee);
+        changed[at + 200..at + 300].iter_mut().for_each(|byte| *byte ^= 0xff);
         differing.push(number as u32 / 8 * 8);
     }
     let differential = SetSpec { letter: b'I', ..SetSpec { extents: differing.clone(), ..set(0, 16) } };
@@ -357,7 +357,8 @@ fn pages_that_are_stored_already_take_no_room_again() {
     assert_eq!((as_is[0], whole), (4096, 4096));
     assert_eq!(split.map(|(pages, _)| pages), [0, differing.len() as u64, 0]);
     assert!(split.iter().all(|(_, frame)| *frame < 12), "{split:?}");
-    assert!(as_is[1] > 4096 && as_is[3] > 300, "stored as they are, they would share as much: {as_is:?}");
+    // As they are, a backup shares nothing with a data file, and a differential nothing with a full whose streams begin elsewhere.
+    assert!(as_is[1] > 3000 && as_is[3] > 250, "{as_is:?}");
 }
 
 proptest! {
