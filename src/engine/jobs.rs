@@ -406,7 +406,10 @@ impl JobTask {
                     hint: e.hint().map(str::to_owned),
                 });
                 let word = if cancelled { "cancelled" } else { "failed" };
-                (Severity::Error, format!("{word}: {e}"))
+                // A check gives way to what people ask for: that is no trouble.
+                let gave_way = cancelled && self.record.kind == JobKind::DbCheck;
+                let severity = if gave_way { Severity::Info } else { Severity::Error };
+                (severity, format!("{word}: {e}"))
             }
         };
         self.log(&message);

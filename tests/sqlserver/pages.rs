@@ -111,3 +111,48 @@ fn each_snapshot_has_its_pages_checked() {
     stage.ok(["vdb", "snapshot", "qa"]);
     stage.ok(["vdb", "delete", "qa", "--yes"]);
 }
+
+/// How many checks are in this state.
+fn checks_that_are(stage: &Stage, status: &str) -> usize {
+    let jobs = stage.json(["job", "list"]);
+    let of_it = |job: &&Value| job["kind"] == "DB_CHECK" && job["status"] == status;
+    jobs.as_array().unwrap().iter().filter(of_it).count()
+}
+
+fn wait_for_running(stage: &Stage) {
+    while checks_that_are(stage, "running") == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_check_gives_way_and_is_made_up_for_after_a_start() {
+    let (stage, _) = Stage::restored();
+    checked(&stage, "shop");
+    // Two snapshots of a file that takes longer to read than this test lasts.
+    let path = stage.volume("shop").join("DATA/db/shop_staging.mdf");
+    OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+    for row in ["two", "three"] {
+        assert!(stage.instance.commit("prod", row, None));
+        let log = stage.backup("prod", &format!("{row}-log"));
+        stage.good(&format!("RESTORE LOG [shop_staging] FROM DISK = N'{log}' WITH NORECOVERY"));
+        stage.ok(["dsource", "snapshot", "shop"]);
+        wait_for_running(&stage);
+    }
+    assert_eq!(checks_that_are(&stage, "running") + checks_that_are(&stage, "queued"), 2, "one at a time");
+
+    stage.stop_daemon();
+    stage.start_daemon();
+    wait_for_running(&stage);
+    let snapshots = stage.snapshots("shop");
+    assert!(snapshots.iter().rev().take(2).all(|snapshot| snapshot["file_check"].is_null()), "{snapshots:?}");
+    for snapshot in snapshots.iter().rev().take(2) {
+        stage.ok(["timeflow", "destroy", snapshot["snapshot"].as_str().unwrap()]);
+    }
+    assert_eq!(checks_that_are(&stage, "running"), 0);
+
+    let full = stage.backup("prod", "later-full");
+    stage.restore_full("shop", "shop_staging", "prod", &full);
+    stage.ok(["dsource", "snapshot", "shop"]);
+    assert_eq!(checked(&stage, "shop")["file_check"]["sound"], true);
+}

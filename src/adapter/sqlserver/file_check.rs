@@ -1,22 +1,24 @@
 //! The files of a snapshot, checked without a server: every page of every data file, and what that comes to in words.
 //!
-//! One file after another on one thread of its own, which has the priority of who asks. Log files have no pages, and folders of FILESTREAM and
+//! One file after another on one thread of its own, which has the priority of who asks, at the rate of a scrub. Log files have no pages, and folders of FILESTREAM and
 //! memory-optimized data none of this kind: they are left out, and said. Invariant: what could not be read counts as damaged, never as
 //! sound. Must not know jobs and catalogs.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, bounded};
+use parking_lot::Mutex;
 use rustix::fs::{Advice, fadvise};
 
 use super::super::{Task, Verified};
 use super::config::{FileKind, FileRecord};
 use super::page::{PAGE_BYTES, PageState};
 use super::verify::{BadPage, Failure, Report, Watch, verify_file};
-use crate::base::{Error, ErrorKind, Result};
+use crate::base::{Clock, Error, ErrorKind, Result, SystemClock, Throttle};
 
 /// What a verdict says was run.
 const CHECK: &str = "page checksums";
@@ -24,6 +26,8 @@ const CHECK: &str = "page checksums";
 const NAMED_MAX: usize = 20;
 /// How often progress is told, and an end looked for.
 const POLL: Duration = Duration::from_millis(100);
+/// What is read in a second: whoever uses the volume meanwhile comes first.
+const RATE_BYTES: u64 = 128 << 20;
 
 /// Checks the data files among `files`, which are below `folder`.
 pub(super) fn check_files(folder: &Path, files: &[FileRecord], task: &mut dyn Task) -> Result<Verified> {
@@ -64,8 +68,11 @@ fn check_file(path: &Path, progress: &mut Progress, task: &mut dyn Task) -> Resu
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let pool = pool.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start a thread: {e}")))?;
     let (pages, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let throttle = Mutex::new(Throttle::new(&clock, Some(RATE_BYTES)));
     let told = |done: u64, _all: u64| {
-        pages.fetch_max(done, Ordering::Relaxed);
+        let before = pages.fetch_max(done, Ordering::Relaxed);
+        throttle.lock().spend(done.saturating_sub(before) * PAGE_BYTES as u64);
     };
     let cancelled = || ended.load(Ordering::Relaxed);
     let watch = Watch { progress: &told, cancelled: &cancelled };
