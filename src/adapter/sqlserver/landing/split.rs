@@ -184,7 +184,7 @@ impl<'a> Source<'a> {
             };
         }
         if parts.pages == 0 {
-            return Ok(Err("it holds no pages of a database, so nothing of it is stored already".to_owned()));
+            return Ok(Err("it holds no pages of a database".to_owned()));
         }
         parts.end().map(Ok)
     }
