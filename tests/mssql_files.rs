@@ -1,5 +1,7 @@
 //! The readers of SQL Server's backup files and pages on real ones: headers, chains, checksums, every flipped byte.
 //!
+//! And what landing saves: bytes that a real store takes for each file after the others, as it is and landed.
+//!
 //! Run by tests/mssql_files.sh, never by a plain `cargo test`: the files are not in the repository. Fails when they are not there. Prints
 //! the figures that docs/sqlserver.md gives.
 
@@ -10,14 +12,21 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use std::sync::Arc;
+
 use jiff::tz::TimeZone;
+use stillpoint::adapter::Task;
 use stillpoint::adapter::sqlserver::chain::{Backup, BackupKind, Chain, Stripe};
+use stillpoint::adapter::sqlserver::landing::{Landing, Original, land, put_together};
 use stillpoint::adapter::sqlserver::page::{self, PAGE_BYTES, PageState};
 use stillpoint::adapter::sqlserver::plan::{Leave, RestorePlan, RestoreTarget};
 use stillpoint::adapter::sqlserver::tape::{
     BackupFile, BackupSet, EXTENT_BYTES, SetKind, place_extent, read_file,
 };
 use stillpoint::adapter::sqlserver::verify::{Watch, verify_file};
+
+use stillpoint::base::{RealStorage, SystemClock, SystemRandom};
+use stillpoint::{CreateOptions, Environment, NewNode, OpenOptions, Owner, ROOT_INO, Store};
 
 const SECOND: i64 = 1000;
 
@@ -280,4 +289,135 @@ fn flip_every_byte(page: &[u8]) -> (u64, u64) {
         page[at] ^= mask;
     }
     (PAGE_BYTES as u64, found)
+}
+
+/// Watches nothing.
+struct Quiet;
+
+impl Task for Quiet {
+    fn step(&mut self, _name: &str) -> stillpoint::Result<()> {
+        Ok(())
+    }
+    fn bytes(&mut self, _done: u64, _total: Option<u64>) {}
+    fn log(&mut self, _line: &str) {}
+    fn warn(&mut self, line: &str) {
+        panic!("{line}");
+    }
+    fn check(&self) -> stillpoint::Result<()> {
+        Ok(())
+    }
+}
+
+/// A store on this host, and what it takes.
+struct Taking {
+    store: Arc<Store>,
+    _folder: tempfile::TempDir,
+}
+
+impl Taking {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Arc::new(RealStorage::create(&folder.path().join("store")).unwrap());
+        let environment = Environment { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) };
+        Store::create(storage.clone(), &environment, &CreateOptions { journal_bytes: 8 << 20 }).unwrap();
+        let store = Store::open(storage, &environment, &OpenOptions::default()).unwrap();
+        store.create_volume("backups").unwrap();
+        Self { store, _folder: folder }
+    }
+
+    /// Stores files; the bytes that this took: blocks before compression, and all that is kept of them.
+    fn add(&self, files: &[(String, Vec<u8>)]) -> (u64, u64) {
+        let before = self.store.stats().unwrap();
+        let volume = self.store.volume("backups").unwrap();
+        for (name, bytes) in files {
+            let made = volume.create(ROOT_INO, name.as_bytes(), NewNode::File, 0o600, Owner::default());
+            let file = made.unwrap().ino;
+            for (number, part) in (0u64..).zip(bytes.chunks(1 << 20)) {
+                volume.write(file, number << 20, part).unwrap();
+            }
+        }
+        volume.flush().unwrap();
+        self.store.checkpoint().unwrap();
+        let after = self.store.stats().unwrap();
+        (after.stored_bytes - before.stored_bytes, after.live_bytes.saturating_sub(before.live_bytes))
+    }
+}
+
+/// The data file that a full backup is of, as far as the backup has its pages.
+fn data_file(path: &std::path::Path, set: &BackupSet) -> Vec<u8> {
+    let size = set.files.iter().find(|file| file.file_id == 1).unwrap().size_bytes;
+    let mut bytes = vec![0; usize::try_from(size).unwrap()];
+    for (id, page) in pages(path, set).pages {
+        let at = id.unwrap() as usize * PAGE_BYTES;
+        bytes[at..at + PAGE_BYTES].copy_from_slice(&page);
+    }
+    bytes
+}
+
+/// What each form of a file is stored as.
+fn forms(path: &std::path::Path) -> [Vec<(String, Vec<u8>)>; 2] {
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    let bytes = fs::read(path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (landed, again) = (folder.path().join("landed"), folder.path().join("again"));
+    let found = land(path, &landed, Original::Keep, &mut Quiet).unwrap();
+    let parts = match found {
+        Landing::Kept(why) => {
+            println!("{name}: kept as it is: {why}");
+            vec![(name.clone(), bytes.clone())]
+        }
+        Landing::Landed(found) => {
+            put_together(&landed, &again, &mut Quiet).unwrap();
+            assert!(fs::read(&again).unwrap() == bytes, "{name} did not come back as it was");
+            println!(
+                "{name}: {} bytes, {} pages, {} bytes of frame",
+                bytes.len(),
+                found.pages,
+                found.frame_bytes
+            );
+            let part = |part: &str| (format!("{name}.{part}"), fs::read(landed.join(part)).unwrap());
+            vec![part("pages"), part("frame")]
+        }
+    };
+    [vec![(name, bytes)], parts]
+}
+
+#[test]
+fn what_landing_saves() {
+    let mut databases: BTreeMap<String, Vec<(PathBuf, BackupFile)>> = BTreeMap::new();
+    for (path, file) in read_all() {
+        databases.entry(file.sets[0].database.clone()).or_default().push((path, file));
+    }
+    for (database, mut files) in databases {
+        files.sort_by_key(|(_, file)| (file.sets[0].kind, file.sets[0].first_lsn));
+        let data = files.iter().find(|(_, file)| file.sets[0].kind == SetKind::Full).unwrap();
+        let data = vec![("data.mdf".to_owned(), data_file(&data.0, &data.1.sets[0]))];
+        for with_data in [false, true] {
+            println!("== {database}{}", if with_data { ", its data file on the volume before" } else { "" });
+            let stores = [Taking::new(), Taking::new()];
+            if with_data {
+                for store in &stores {
+                    store.add(&data);
+                }
+            }
+            for (path, file) in &files {
+                let [plain, landed] = forms(path);
+                let added = [stores[0].add(&plain), stores[1].add(&landed)];
+                println!(
+                    "{:?} of {} bytes: as it is {} bytes of blocks, {} stored; landed {} and {}",
+                    file.sets[0].kind,
+                    plain[0].1.len(),
+                    added[0].0,
+                    added[0].1,
+                    added[1].0,
+                    added[1].1
+                );
+                // Landed next to its data file a full adds its frame, at most one block more for its end.
+                let frame = landed.last().unwrap().1.len() as u64;
+                let full = file.sets[0].kind == SetKind::Full;
+                assert!(!(with_data && full) || added[1].0 <= frame + PAGE_BYTES as u64);
+                assert!(landed.len() == 1 || added[1].0 < added[0].0);
+            }
+        }
+    }
 }

@@ -76,6 +76,8 @@ pub struct Abilities {
     pub images: bool,
     /// Checks of a snapshot's database.
     pub verifies: bool,
+    /// Checks of a snapshot's files, without a server.
+    pub checks_files: bool,
 }
 
 /// What a sync came to.
@@ -392,6 +394,12 @@ pub trait Adapter: Send + Sync {
     /// Checks a database that `provision` made of a clone nobody else uses; it may be shut down for that. Called only when
     /// `abilities` say that there are checks.
     fn verify(&self, instance: &Instance, task: &mut dyn Task) -> Result<Verified>;
+
+    /// Checks a snapshot's files, which are below `folder`, without a server. Called only when `abilities` say that there is such
+    /// a check, on a thread of low priority; what is damaged is no error. `Cancelled` when the task is to end.
+    fn check_files(&self, _folder: &Path, _metadata: &Value, _task: &mut dyn Task) -> Result<Verified> {
+        Err(Error::new(ErrorKind::Unsupported, format!("adapter {} checks no files", self.kind())))
+    }
 
     /// Copies a snapshot's files, which are below `from`, to a new folder where its database starts without the engine.
     fn export(&self, instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()>;

@@ -253,6 +253,7 @@ pub(super) fn operations() -> Vec<Operation> {
         op("GET", "/v1/datasets/{name}/snapshots", "list_snapshots", "List the snapshots of a dataset", View, json::<Vec<Snapshot>>()).query(CURSOR),
         op("POST", "/v1/datasets/{name}/snapshots", "take_snapshot", "Bring a dSource up to its source and snapshot it, or snapshot a VDB", UseVdb, Accepts),
         op("POST", "/v1/datasets/{name}/snapshots/{snapshot}/verify", "verify_snapshot", "Start a throw-away clone of a snapshot and check its database", UseVdb, Accepts),
+        op("POST", "/v1/datasets/{name}/snapshots/{snapshot}/check-files", "check_snapshot_files", "Check the files of a snapshot again, without a server", UseVdb, Accepts),
         op("DELETE", "/v1/datasets/{name}/snapshots/{snapshot}", "destroy_snapshot", "Destroy a snapshot that nothing depends on", Operate, NoContent),
         op("GET", "/v1/datasets/{name}/points", "list_points", "Show from where to where points in time can be reached", View, json::<Vec<Points>>()),
         op("PUT", "/v1/datasets/{name}/lock", "lock_dataset", "Refuse refresh, rewind and deletion", Operate, NoContent),

@@ -46,6 +46,7 @@ pub(super) fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/datasets/{name}/snapshots", get(list_snapshots).post(snapshot))
         .route("/v1/datasets/{name}/snapshots/{snapshot}", axum::routing::delete(destroy_snapshot))
         .route("/v1/datasets/{name}/snapshots/{snapshot}/verify", post(verify_snapshot))
+        .route("/v1/datasets/{name}/snapshots/{snapshot}/check-files", post(check_snapshot_files))
         .route("/v1/datasets/{name}/points", get(points))
         .route("/v1/datasets/{name}/lock", put(lock).delete(unlock))
         .route("/v1/datasets/{name}/configure", post(configure))
@@ -289,6 +290,13 @@ async fn destroy_snapshot(
 
 async fn verify_snapshot(State(engine): Shared, Path((name, snapshot)): Path<(String, String)>) -> Started {
     started(engine, move |engine| engine.verify(&format!("{name}@{snapshot}"))).await
+}
+
+async fn check_snapshot_files(
+    State(engine): Shared,
+    Path((name, snapshot)): Path<(String, String)>,
+) -> Started {
+    started(engine, move |engine| engine.check_files(&format!("{name}@{snapshot}"))).await
 }
 
 /// Operations without words of their own; refresh and rewind take a body.

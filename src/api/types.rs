@@ -310,6 +310,9 @@ pub struct Snapshot {
     /// What checks of its database found; absent while there were none.
     #[serde(default)]
     pub verification: Option<Verification>,
+    /// What the check of its files found, without a server; absent while there was none, and where there is no such check.
+    #[serde(default)]
+    pub file_check: Option<Verification>,
     pub metadata: Value,
 }
 
@@ -483,6 +486,7 @@ impl Snapshot {
             reason: record.unprovisionable,
             bookmarks: record.bookmarks,
             verification: record.verification.map(Verification::from),
+            file_check: record.file_check.map(Verification::from),
             metadata: record.metadata,
         }
     }

@@ -138,6 +138,9 @@ pub struct Snapshot {
     /// What its verification found; absent while there was none.
     #[serde(default)]
     pub verification: Option<Verification>,
+    /// What the check of its files found, without a server; absent while there was none.
+    #[serde(default)]
+    pub file_check: Option<Verification>,
 }
 
 /// What checks of a snapshot's database found.
@@ -245,6 +248,8 @@ pub enum JobKind {
     /// Removes what a retention policy no longer keeps.
     DbRetention,
     DbVerify,
+    /// Checks the files of a snapshot in the background.
+    DbCheck,
 }
 
 impl JobKind {
@@ -263,6 +268,7 @@ impl JobKind {
                 | Self::DbExport
                 | Self::DbRetention
                 | Self::DbVerify
+                | Self::DbCheck
         )
     }
 
@@ -289,6 +295,7 @@ impl JobKind {
             Self::DbExport => "DB_EXPORT",
             Self::DbRetention => "DB_RETENTION",
             Self::DbVerify => "DB_VERIFY",
+            Self::DbCheck => "DB_CHECK",
         }
     }
 }

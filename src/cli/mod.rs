@@ -1,6 +1,7 @@
 //! The command line: one file per noun. Knows terminals; nothing below it does.
 
 mod application;
+mod backup_file;
 mod bench;
 mod clone;
 mod completion;
@@ -107,6 +108,9 @@ enum Command {
     /// Show the snapshots of a dataset, by timeflow
     #[command(subcommand)]
     Timeflow(timeflow::Command),
+    /// Land SQL Server backup files on a volume, so that equal pages are stored once
+    #[command(subcommand)]
+    BackupFile(backup_file::Command),
     /// Do things to datasets by themselves: snapshots, refreshes, retention, quotas
     #[command(subcommand)]
     Policy(policy::Command),
@@ -196,6 +200,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Dsource(command) => dsource::run(command, context),
         Command::Vdb(command) => vdb::run(command, context),
         Command::Timeflow(command) => timeflow::run(&command, context),
+        Command::BackupFile(command) => backup_file::run(command, context),
         Command::Policy(command) => policy::run(command, context),
         Command::Why(arguments) => policy::why(&arguments, context),
         Command::Hook(command) => hook::run(command, context),

@@ -25,6 +25,9 @@ pub(super) enum Command {
     Verify {
         #[arg(value_name = "DATASET@SNAPSHOT")]
         snapshot: String,
+        /// Start nothing: check every page of the snapshot's files (SQL Server), as is done by itself after each snapshot
+        #[arg(long)]
+        files: bool,
         /// Return when the job is accepted
         #[arg(long)]
         no_wait: bool,
@@ -54,8 +57,9 @@ pub(super) fn run(command: &Command, context: &Context) -> Result<Outcome> {
         Command::Destroy { snapshot } => {
             client.delete::<()>(&path_of(snapshot)?)?;
         }
-        Command::Verify { snapshot, no_wait } => {
-            let accepted = client.post(&format!("{}/verify", path_of(snapshot)?), &())?;
+        Command::Verify { snapshot, files, no_wait } => {
+            let operation = if *files { "check-files" } else { "verify" };
+            let accepted = client.post(&format!("{}/{operation}", path_of(snapshot)?), &())?;
             return finish(&client, &accepted, *no_wait, context);
         }
     }
@@ -67,6 +71,18 @@ fn path_of(snapshot: &str) -> Result<String> {
         .split_once('@')
         .ok_or_else(|| crate::base::Error::invalid("write a snapshot as DATASET@SNAPSHOT"))?;
     Ok(format!("/v1/datasets/{}/snapshots/{}", segment(dataset), segment(name)))
+}
+
+/// What was found of its database, of its files, or of neither.
+fn verdict(snapshot: &Snapshot) -> String {
+    let found = [snapshot.verification.as_ref(), snapshot.file_check.as_ref()].into_iter().flatten();
+    let problems: Vec<&str> = found.flat_map(|found| &found.problems).map(String::as_str).collect();
+    match (&snapshot.verification, &snapshot.file_check) {
+        _ if !problems.is_empty() => format!("damaged: {}", problems.join("; ")),
+        (Some(_), _) => "sound".into(),
+        (None, Some(_)) => "pages sound".into(),
+        (None, None) => "-".into(),
+    }
 }
 
 #[derive(Serialize)]
@@ -114,11 +130,7 @@ impl Show for Snapshots {
                 snapshot.snapshot.clone(),
                 snapshot.timeflow.to_string(),
                 snapshot.reason.as_ref().map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
-                match &snapshot.verification {
-                    Some(found) if found.sound => "sound".into(),
-                    Some(found) => format!("damaged: {}", found.problems.join("; ")),
-                    None => "-".into(),
-                },
+                verdict(snapshot),
                 text("replay_lsn"),
                 text("last_commit_time"),
                 format_list(&snapshot.bookmarks),

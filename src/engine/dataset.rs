@@ -209,6 +209,9 @@ impl Engine {
         self.catalog.change(|change| {
             change.update::<Timeflow>(timeflow.id, |timeflow| timeflow.state = TimeflowState::Removing)
         })?;
+        let of_it = self.catalog.select(|snapshot: &Snapshot| snapshot.timeflow == timeflow.id)?;
+        let names: Vec<String> = of_it.into_iter().map(|snapshot| snapshot.name).collect();
+        self.end_checks(timeflow.dataset, &names)?;
         self.hide_volume(timeflow)?;
         for volume in [Some(&timeflow.volume), timeflow.log_volume.as_ref()].into_iter().flatten() {
             match self.volumes.destroy(volume) {

@@ -36,6 +36,7 @@ impl Engine {
             let instance = engine.instance(&dataset, &timeflow)?;
             let adapter = Arc::clone(engine.adapter(&dataset.adapter)?);
             let snapshot = engine.take_snapshot(&dataset, &timeflow, &instance, &*adapter, task)?;
+            engine.queue_file_check(&dataset, &snapshot);
             let was_there = to.exists();
             let from = engine.volumes.snapshot_folder(&timeflow.volume, &snapshot.name);
             if let Err(error) = adapter.export(&instance, &from, &to, task) {

@@ -77,6 +77,7 @@ impl Engine {
         drop(held);
         let mut problems = health.problems;
         problems.extend(self.thaw_again(&dataset, &instance)?);
+        problems.extend(self.damaged_files(&dataset)?);
         if !health.running {
             match self.start_again(&dataset)? {
                 Again::Started(job) => problems.push(Problem {

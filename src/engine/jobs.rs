@@ -29,6 +29,8 @@ const LOOK_POLL: Duration = Duration::from_millis(10);
 const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
 /// Figures reach the catalog this often, so that a slow copy does not become a stream of commits.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+/// The lowest priority that a thread can have.
+const NICE_MAX: i32 = 19;
 /// A log line is cut here.
 const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 /// What one read of a log returns at most.
@@ -53,6 +55,8 @@ pub struct JobLog {
 /// What is to run, and what is asked of what runs.
 pub(super) struct Runner {
     queue: (Sender<Queued>, Receiver<Queued>),
+    /// The same for checks of files, which run one at a time and behind everything else.
+    checks: (Sender<Queued>, Receiver<Queued>),
     workers_max: usize,
     cancels: Mutex<HashMap<u64, Arc<AtomicBool>>>,
     ending: AtomicBool,
@@ -88,6 +92,7 @@ impl Runner {
     pub(super) fn new(workers_max: usize) -> Self {
         Self {
             queue: bounded(QUEUE_MAX),
+            checks: bounded(QUEUE_MAX),
             workers_max: workers_max.max(1),
             cancels: Mutex::default(),
             ending: AtomicBool::new(false),
@@ -106,19 +111,25 @@ impl Runner {
 impl Engine {
     /// Starts the threads that run jobs. They end with `end_jobs`.
     pub fn start_jobs(self: &Arc<Self>) -> Result<Vec<std::thread::JoinHandle<()>>> {
-        let spawn = |number| {
+        let spawn = |name: String, work: fn(&Arc<Self>)| {
             let engine = Arc::clone(self);
             std::thread::Builder::new()
-                .name(format!("job-{number}"))
-                .spawn(move || engine.work())
+                .name(name)
+                .spawn(move || work(&engine))
                 .map_err(|e| Error::io("start", "a job thread", e))
         };
-        (0..self.runner.workers_max).map(spawn).collect()
+        let checks = spawn("checks".into(), |engine| {
+            lower_priority();
+            engine.work(&engine.runner.checks.1);
+        });
+        let workers = (0..self.runner.workers_max)
+            .map(|number| spawn(format!("job-{number}"), |engine| engine.work(&engine.runner.queue.1)));
+        workers.chain([checks]).collect()
     }
 
-    fn work(self: &Arc<Self>) {
+    fn work(self: &Arc<Self>, queue: &Receiver<Queued>) {
         while !self.runner.ending.load(Ordering::SeqCst) {
-            match self.runner.queue.1.recv_timeout(Duration::from_millis(200)) {
+            match queue.recv_timeout(Duration::from_millis(200)) {
                 Ok(queued) => self.run(queued),
                 Err(crossbeam::channel::RecvTimeoutError::Timeout) => {}
                 Err(crossbeam::channel::RecvTimeoutError::Disconnected) => return,
@@ -193,7 +204,11 @@ impl Engine {
         let cancel = Arc::new(AtomicBool::new(false));
         self.runner.cancels.lock().insert(id, Arc::clone(&cancel));
         let queued = Queued { job: id, body, held, cancel };
-        if self.runner.queue.0.try_send(queued).is_err() {
+        let queue = match new.kind {
+            JobKind::DbCheck => &self.runner.checks.0,
+            _ => &self.runner.queue.0,
+        };
+        if queue.try_send(queued).is_err() {
             self.runner.cancels.lock().remove(&id);
             self.catalog.change(|change| change.remove::<Job>(id))?;
             return Err(Error::new(
@@ -293,6 +308,13 @@ impl Engine {
     }
 }
 
+/// Of this thread, and of those that it starts.
+fn lower_priority() {
+    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE_MAX) {
+        tracing::debug!("checks run at the priority of the others: {e}");
+    }
+}
+
 /// A running job, as its operation sees it.
 pub(super) struct JobTask {
     engine: Arc<Engine>,
@@ -384,7 +406,10 @@ impl JobTask {
                     hint: e.hint().map(str::to_owned),
                 });
                 let word = if cancelled { "cancelled" } else { "failed" };
-                (Severity::Error, format!("{word}: {e}"))
+                // A check gives way to what people ask for: that is no trouble.
+                let gave_way = cancelled && self.record.kind == JobKind::DbCheck;
+                let severity = if gave_way { Severity::Info } else { Severity::Error };
+                (severity, format!("{word}: {e}"))
             }
         };
         self.log(&message);

@@ -9,6 +9,7 @@ mod door;
 mod environments;
 mod export;
 mod faults;
+mod file_check;
 mod groups;
 mod hooks;
 mod images;

@@ -100,6 +100,7 @@ impl Bench {
             unprovisionable: None,
             bookmarks: if number % 50 == 7 { vec![format!("b{number}")] } else { Vec::new() },
             verification: None,
+            file_check: None,
         }
     }
 

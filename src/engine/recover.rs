@@ -8,7 +8,7 @@ use super::Engine;
 use crate::adapter::Task;
 use crate::base::{Error, ErrorKind, Result};
 use crate::catalog::{
-    Dataset, DatasetState, Job, JobError, JobStatus, Severity, Snapshot, SnapshotState, Timeflow,
+    Dataset, DatasetState, Job, JobError, JobKind, JobStatus, Severity, Snapshot, SnapshotState, Timeflow,
     TimeflowState,
 };
 
@@ -122,11 +122,13 @@ impl Engine {
         let now = self.now();
         for job in self.catalog.select(|job: &Job| !job.status.is_final())? {
             let waited = job.status == JobStatus::Queued;
+            let is_check = job.kind == JobKind::DbCheck;
             self.catalog.change(|change| {
                 change.update::<Job>(job.id, |job| {
                     job.status = JobStatus::Failed;
                     job.ended = Some(now);
                     let message = match waited {
+                        _ if is_check => "the daemon ended before it was done: it is made up for",
                         true => "the daemon ended before it began: start it again",
                         false => {
                             "the daemon ended while it ran; what it had made was cleared away: start it again"
@@ -137,7 +139,8 @@ impl Engine {
                 })
             })?;
             let text = format!("{} was interrupted by the end of the daemon", job.target);
-            self.event(Severity::Error, job.kind.name(), job.dataset, Some(job.id), &text);
+            let severity = if is_check { Severity::Info } else { Severity::Error };
+            self.event(severity, job.kind.name(), job.dataset, Some(job.id), &text);
         }
         Ok(())
     }
@@ -151,7 +154,8 @@ impl Engine {
             }
             self.submit_start(&dataset)?;
         }
-        self.queue_missing_images()
+        self.queue_missing_images()?;
+        self.queue_missing_file_checks()
     }
 
     /// Whether a server does all that a start would give it.

@@ -278,6 +278,7 @@ mod tests {
             unprovisionable: None,
             bookmarks: Vec::new(),
             verification: None,
+            file_check: None,
         }
     }
 

@@ -72,6 +72,7 @@ impl Engine {
             task.warn(&format!("the copy of the catalog is not of now: {e}"));
         }
         self.queue_image(dataset, &snapshot);
+        self.queue_file_check(dataset, &snapshot);
         self.snapshot_was_taken(dataset.id);
         self.hooks_after(HookPoint::PostSnapshot, dataset, &timeflow, task);
         Ok(())
@@ -174,6 +175,7 @@ impl Engine {
                 unprovisionable: None,
                 bookmarks: Vec::new(),
                 verification: None,
+                file_check: None,
             };
             change.put(&record)?;
             Ok(record)
@@ -228,7 +230,8 @@ impl Engine {
             change.put(&Snapshot { state: SnapshotState::Removing, ..current })
         })?;
         let removed = self
-            .remove_images(dataset.id, Some(snapshot.id))
+            .end_checks(dataset.id, std::slice::from_ref(&snapshot.name))
+            .and_then(|()| self.remove_images(dataset.id, Some(snapshot.id)))
             .and_then(|()| self.remove_snapshot_record(timeflow, snapshot));
         removed.inspect_err(|_| {
             // Refused by the store, because it is held or open: it stays.

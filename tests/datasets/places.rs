@@ -81,6 +81,7 @@ fn a_mount_base_that_cannot_be_is_refused_and_leaves_nothing() {
     use std::os::unix::fs::PermissionsExt;
     let stage = Stage::new();
     assert_eq!(stage.link("shop").status, 0, "{}", stage.daemon_log());
+    stage.wait_for_jobs();
     let volumes = stage.volumes();
     let closed = stage.fixture.path("closed");
     fs::create_dir(&closed).unwrap();

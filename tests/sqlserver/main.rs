@@ -11,5 +11,6 @@ mod common;
 mod checks;
 mod lifecycle;
 mod linked;
+mod pages;
 mod points;
 mod stage;

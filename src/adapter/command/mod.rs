@@ -55,7 +55,7 @@ impl Adapter for Commands {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: false, vdb_logs: false, images: false, verifies: false }
+        Abilities { logs: false, vdb_logs: false, images: false, verifies: false, checks_files: false }
     }
 
     /// None: what an application needs, its commands know.

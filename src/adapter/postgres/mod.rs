@@ -100,7 +100,7 @@ impl Adapter for Postgres {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: true, vdb_logs: true, images: true, verifies: true }
+        Abilities { logs: true, vdb_logs: true, images: true, verifies: true, checks_files: false }
     }
 
     fn discover(&self) -> Result<Vec<Repository>> {

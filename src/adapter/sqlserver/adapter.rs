@@ -20,7 +20,7 @@ use super::client::{Refusal, Sql};
 use super::config::{Change, Config, FILES_FOLDER, FileRecord, LinkRequest, Metadata, PASSWORD, keep, read};
 use super::staging::{self, RESTORING, Staging};
 use super::state::{self, DatabaseState};
-use super::{files, statements};
+use super::{file_check, files, statements};
 use crate::base::{Error, ErrorKind, OsUser, Result};
 
 /// The first version that can hold a database for a snapshot: SQL Server 2022.
@@ -222,7 +222,7 @@ impl Adapter for SqlServer {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { logs: true, vdb_logs: false, images: false, verifies: true }
+        Abilities { logs: true, vdb_logs: false, images: false, verifies: true, checks_files: true }
     }
 
     /// VDBs are on their parent's instance.
@@ -681,6 +681,11 @@ impl Adapter for SqlServer {
             Err(refusal) => return Err(refusal.into()),
         }
         Ok(verified)
+    }
+
+    fn check_files(&self, folder: &Path, metadata: &Value, task: &mut dyn Task) -> Result<Verified> {
+        let records: Metadata = read("the snapshot's records", metadata)?;
+        file_check::check_files(folder, &records.files, task)
     }
 
     fn export(&self, _instance: &Instance, from: &Path, to: &Path, task: &mut dyn Task) -> Result<()> {

@@ -203,6 +203,7 @@ fn may(role: TokenRole, operation: &Operation, is_vdb: bool) -> bool {
         "stop_dataset",
         "take_snapshot",
         "verify_snapshot",
+        "check_snapshot_files",
         "make_bookmark",
         "delete_dataset",
         "cancel_job",

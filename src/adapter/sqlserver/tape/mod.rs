@@ -64,5 +64,14 @@ pub fn read_file(path: &Path) -> Result<BackupFile> {
 
 /// As `read_file`, for anything that can be read at a place.
 pub fn read(input: impl Read + Seek) -> std::result::Result<BackupFile, TapeError> {
-    walk::walk(input)
+    walk::walk(input, &mut |_| true)
+}
+
+/// As `read`, and hands on each run of pages where it is met, in the order of the file; there may be more of them than a set
+/// remembers. The reading ends when `on_run` answers false.
+pub fn read_runs(
+    input: impl Read + Seek,
+    on_run: &mut dyn FnMut(PageRun) -> bool,
+) -> std::result::Result<BackupFile, TapeError> {
+    walk::walk(input, on_run)
 }

@@ -43,23 +43,25 @@ pub struct DataStreams {
 }
 
 impl DataStreams {
-    pub(super) fn add_data(&mut self, stream: &Stream) {
+    /// The run of pages that the stream is.
+    pub(super) fn add_data(&mut self, stream: &Stream) -> Option<PageRun> {
         let page = PAGE_BYTES as u64;
         let padding = match stream.length % page {
             0 => 0,
             PADDING_BYTES => PADDING_BYTES,
             _ => {
                 self.unplaced_bytes = self.unplaced_bytes.saturating_add(stream.length);
-                return;
+                return None;
             }
         };
         let pages = (stream.length - padding) / page;
         self.data_pages = self.data_pages.saturating_add(pages);
-        if pages > 0 && self.runs.len() < RUNS_MAX {
-            self.runs.push(PageRun { at: stream.data_at() + padding, pages });
-        } else if pages > 0 {
-            self.more_runs = true;
+        let run = (pages > 0).then_some(PageRun { at: stream.data_at() + padding, pages })?;
+        match self.runs.len() < RUNS_MAX {
+            true => self.runs.push(run),
+            false => self.more_runs = true,
         }
+        Some(run)
     }
 
     pub(super) fn add_log(&mut self, stream: &Stream) {

@@ -47,6 +47,19 @@ impl SetKind {
             _ => return None,
         })
     }
+
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Log => "log",
+            Self::Differential => "differential",
+            Self::File => "file",
+            Self::FileDifferential => "file differential",
+            Self::Partial => "partial",
+            Self::PartialDifferential => "partial differential",
+        }
+    }
 }
 
 /// Bits of `Flags` as documented for RESTORE HEADERONLY.

@@ -10,6 +10,7 @@ use super::BackupFile;
 use super::block::{BLOCK_ALIGN, Block, Input, Stream, is_block_type, printable};
 use super::error::{Fault, TapeError};
 use super::media::{Media, RAID_BYTES_MAX};
+use super::pages::PageRun;
 use super::set::{BackupSet, SSET_ENCRYPTED};
 
 /// What compressed backups begin with.
@@ -21,10 +22,15 @@ const SETS_MAX: usize = 65_535;
 /// The longest `MQCI` stream that is read: 32,767 files with paths of full length.
 const CONFIG_BYTES_MAX: u64 = 128 << 20;
 
-pub(super) fn walk<R: Read + Seek>(inner: R) -> Result<BackupFile, TapeError> {
+/// `on_run` takes each run of pages in the order of the file, also those that are not remembered; the walk ends when it answers
+/// false.
+pub(super) fn walk<R: Read + Seek>(
+    inner: R,
+    on_run: &mut dyn FnMut(PageRun) -> bool,
+) -> Result<BackupFile, TapeError> {
     let mut input = Input::new(inner)?;
     let label = label(&mut input)?;
-    let mut walker = Walker { media: Media::decode(&label), sets: Vec::new(), open: None };
+    let mut walker = Walker { media: Media::decode(&label), sets: Vec::new(), open: None, on_run };
     let problem = walker.run(&mut input, &label).err();
     if let Some(set) = walker.open.take() {
         walker.sets.push(set);
@@ -57,14 +63,15 @@ fn label<R: Read + Seek>(input: &mut Input<R>) -> Result<Block, TapeError> {
     Ok(label)
 }
 
-struct Walker {
+struct Walker<'a> {
     media: Media,
     sets: Vec<BackupSet>,
     /// The set whose end has not come yet.
     open: Option<BackupSet>,
+    on_run: &'a mut dyn FnMut(PageRun) -> bool,
 }
 
-impl Walker {
+impl Walker<'_> {
     fn run<R: Read + Seek>(&mut self, input: &mut Input<R>, label: &Block) -> Result<(), TapeError> {
         let mut next = Some(self.streams(input, label)?);
         while let Some(at) = next {
@@ -167,7 +174,13 @@ impl Walker {
                     return refuse(Fault::Damaged, "no description of a backup set");
                 }
             }
-            (b"MQDA", Some(set)) => set.data.add_data(stream),
+            (b"MQDA", Some(set)) => {
+                if let Some(run) = set.data.add_data(stream)
+                    && !(self.on_run)(run)
+                {
+                    return Err(TapeError::new(Fault::Io, run.at, "the reading was ended".to_owned()));
+                }
+            }
             (b"MQTL", Some(set)) => set.data.add_log(stream),
             _ => {}
         }
