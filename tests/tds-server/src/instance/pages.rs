@@ -21,6 +21,9 @@ const BODY_BYTES: usize = PAGE_BYTES - HEADER_BYTES;
 const FIRST_STATE_PAGE: u64 = 16;
 const STATE_PAGES_MAX: u64 = 448;
 const CHECKSUM_FLAG: u16 = 0x200;
+const FIRST_PFS_PAGE: u64 = 1;
+const PFS_PAGES: u64 = 8088;
+const PAGE_IN_USE: u8 = 0x40;
 
 /// Who a file is, from its page 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,16 @@ pub(crate) fn create(path: &Path, pages: u64, head: &FileHead, durable: bool) ->
         }
     }
     Ok(file)
+}
+
+/// Writes the pages that say which others are in use: all of them, here. `pages` is the file's length.
+pub(crate) fn write_allocation(file: &File, head: &FileHead, pages: u64) -> io::Result<()> {
+    let body = vec![PAGE_IN_USE; BODY_BYTES];
+    let places = [FIRST_PFS_PAGE].into_iter().chain((1..).map(|section| section * PFS_PAGES));
+    for page in places.take_while(|page| *page < pages) {
+        file.write_all_at(&page_of(11, head.file_id, page, head.lsn, &body), page * PAGE_BYTES as u64)?;
+    }
+    Ok(())
 }
 
 /// Opens a file as the server does, for reading and writing.

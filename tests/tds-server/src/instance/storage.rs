@@ -44,7 +44,11 @@ pub(crate) fn create_file(
         return Ok(None);
     }
     let head = head_of(contents, file, pages::state_pages_of(file.pages));
-    pages::create(Path::new(path), file.pages, &head, durable).map(Some)
+    let made = pages::create(Path::new(path), file.pages, &head, durable)?;
+    if file.kind == FileKind::Rows {
+        pages::write_allocation(&made, &head, file.pages)?;
+    }
+    Ok(Some(made))
 }
 
 /// Writes what the database is: the log first, then data files, then the state.
