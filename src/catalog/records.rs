@@ -245,6 +245,10 @@ pub enum JobKind {
     /// Removes what a retention policy no longer keeps.
     DbRetention,
     DbVerify,
+    /// A backup of source databases.
+    DbBackup,
+    /// A restore of one.
+    DbRestore,
 }
 
 impl JobKind {
@@ -289,6 +293,8 @@ impl JobKind {
             Self::DbExport => "DB_EXPORT",
             Self::DbRetention => "DB_RETENTION",
             Self::DbVerify => "DB_VERIFY",
+            Self::DbBackup => "DB_BACKUP",
+            Self::DbRestore => "DB_RESTORE",
         }
     }
 }
