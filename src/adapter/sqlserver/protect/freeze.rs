@@ -149,7 +149,7 @@ fn held_ms(sql: &mut Sql, database: &str, limit: Duration) -> Result<Option<i64>
 fn let_go(session: &mut Session, database: &str) -> Result<bool> {
     match resume(&mut session.sql, database) {
         Ok(were) => Ok(were),
-        Err(_) => let_go_at(&session.config.instance, &session.password, database),
+        Err(_) => let_go_for_sure(&session.config.instance, &session.password, database),
     }
 }
 
@@ -162,13 +162,21 @@ fn resume(sql: &mut Sql, database: &str) -> std::result::Result<bool, Refusal> {
     }
 }
 
-/// Lets writes go on that any session holds; says whether they were held. Tries for a while.
-pub(super) fn let_go_at(address: &Address, password: &str, database: &str) -> Result<bool> {
+/// Lets writes go on that any session holds, over a connection of its own; says whether they were held. One try.
+pub(super) fn let_go_at(
+    address: &Address,
+    password: &str,
+    database: &str,
+) -> std::result::Result<bool, Refusal> {
+    Sql::connect(address, password).and_then(|mut sql| resume(&mut sql, database))
+}
+
+/// The same, tried for a while.
+fn let_go_for_sure(address: &Address, password: &str, database: &str) -> Result<bool> {
     let mut tries = 0;
     loop {
-        let tried = Sql::connect(address, password).and_then(|mut sql| resume(&mut sql, database));
         tries += 1;
-        match tried {
+        match let_go_at(address, password, database) {
             Ok(were) => return Ok(were),
             Err(refusal) if tries >= TRIES || refusal.number.is_some() => return Err(refusal.into()),
             Err(_) => std::thread::sleep(RETRY),
@@ -202,7 +210,7 @@ pub fn watch_freeze(input: impl Read + Send + 'static, output: &mut impl Write) 
     };
     let were = match resume(&mut sql, &order.database) {
         Ok(were) => were,
-        Err(_) => let_go_at(&order.address, &order.password, &order.database)?,
+        Err(_) => let_go_for_sure(&order.address, &order.password, &order.database)?,
     };
     let did = if were { "were let go on" } else { "were not held any more" };
     Ok(Some(format!("the writes of {} {did}, for {why}", order.database)))

@@ -127,7 +127,7 @@ impl Backups for SqlServer {
     fn let_go(&self, target: &BackupTarget<'_>, database: &str) -> Result<bool> {
         let config = session::config(target)?;
         let password = session::password(&config.instance, target.secrets)?;
-        freeze::let_go_at(&config.instance, password, database)
+        freeze::let_go_at(&config.instance, password, database).map_err(Error::from)
     }
 
     fn verify(&self, target: &BackupTarget<'_>, made: &BackupMade, task: &mut dyn Task) -> Result<Verified> {
