@@ -3,6 +3,7 @@
 //! An adapter's configuration and what it records with a snapshot are JSON values that only it reads. It gets
 //! folders, never stores: the data folder lies on a volume, the state folder beside the store.
 
+pub mod backups;
 pub mod command;
 pub mod postgres;
 pub mod sqlserver;
@@ -268,6 +269,11 @@ pub trait Adapter: Send + Sync {
     fn kind(&self) -> &'static str;
 
     fn abilities(&self) -> Abilities;
+
+    /// Backups of its source databases, when it makes any.
+    fn backups(&self) -> Option<&dyn backups::Backups> {
+        None
+    }
 
     /// The secrets of a dataset that VDBs of it need, too, by name.
     fn inherited_secrets(&self) -> &'static [&'static str] {

@@ -263,6 +263,7 @@ fn decide(
             principal.check(operation, &dataset.group, dataset.role == Role::Vdb)?;
         }
         About::Job => check_job(engine, principal, operation, parameter("id"))?,
+        About::BackupSet => check_set(engine, principal, operation, parameter("name"))?,
         About::Source => check_source(engine, principal, operation, parameter("name"))?,
         About::Group => {
             let name = parameter("name");
@@ -342,6 +343,14 @@ fn check_source(engine: &Engine, principal: &Principal, operation: &Operation, n
         Ok(source) if principal.sees(Some(&source.group)) => principal.check(operation, &source.group, false),
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Err(unseen(principal, "source", name)),
+    }
+}
+
+fn check_set(engine: &Engine, principal: &Principal, operation: &Operation, name: &str) -> Result<()> {
+    match engine.backup_set(name) {
+        Ok(set) if principal.sees(Some(&set.group)) => principal.check(operation, &set.group, false),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Err(unseen(principal, "backup set", name)),
     }
 }
 

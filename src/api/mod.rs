@@ -4,6 +4,7 @@
 //! they are. Knows no store and no sockets.
 
 mod access;
+mod backups;
 mod client;
 mod environments;
 mod groups;
@@ -27,6 +28,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 
 pub use access::Via;
+pub use backups::{Protect, Protection, Restore, RunBackup, WhyPoint};
 pub use client::{ApiClient, Frame, Frames, segment};
 pub use environments::NewRepository;
 pub use groups::GroupName;
@@ -42,8 +44,10 @@ pub use types::*;
 use crate::engine::Engine;
 // What the engine shows is made for the wire: one type each.
 pub use crate::engine::{
+    BackedUpDatabase, BackupSetView as BackupSet, ConversionView as Conversion,
     EnvironmentView as Environment, GroupView as Group, NewSource, RepositoryView as Repository,
-    SourceChange, SourceView as SourceConfig, default_group,
+    RestorePlanView as RestorePlan, RestorePointView as RestorePoint, SourceChange,
+    SourceView as SourceConfig, default_group,
 };
 
 /// The whole API, for connections that carry `Via` as an extension; those without it come from the network.

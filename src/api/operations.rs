@@ -6,6 +6,7 @@
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
+use super::backups::{Protect, Protection, Restore, RunBackup, WhyPoint};
 use super::hooks::{Hook, HookTemplate, NewHook};
 use super::policies::{Binding, NewPolicy, Policy, SimulateRequest, Simulation, Why};
 use super::tokens::{MadeToken, NewToken, Token};
@@ -14,8 +15,8 @@ use super::types::{
     Snapshot,
 };
 use super::{
-    Environment, Group as GroupOf, GroupName, NewRepository, NewSource, Repository, SourceChange,
-    SourceConfig,
+    BackupSet, Environment, Group as GroupOf, GroupName, NewRepository, NewSource, Repository, RestorePlan,
+    RestorePoint, SourceChange, SourceConfig,
 };
 
 /// The right that an operation needs. Each one contains the ones before it.
@@ -45,6 +46,8 @@ pub(super) enum About {
     Source,
     /// The group `{name}`.
     Group,
+    /// The backup set `{name}`.
+    BackupSet,
 }
 
 /// What a field of the body names.
@@ -183,6 +186,8 @@ impl Operation {
                 About::Job
             } else if path.starts_with("/v1/sources/{name}") {
                 About::Source
+            } else if path.starts_with("/v1/backup-sets/{name}") {
+                About::BackupSet
             } else if path.starts_with("/v1/groups/{name}") {
                 About::Group
             } else {
@@ -243,6 +248,25 @@ pub(super) fn operations() -> Vec<Operation> {
         op("GET", "/v1/groups/{name}", "show_group", "Show a group and what is in it", View, json::<GroupOf>()),
         op("DELETE", "/v1/groups/{name}", "remove_group", "Remove a group that nothing is in", Administer, NoContent),
         op("POST", "/v1/groups/{name}/rename", "rename_group", "Give a group another name, wherever it is named", Administer, json::<GroupOf>()).takes::<GroupName>(&[]),
+        op("GET", "/v1/backup-sets", "list_backup_sets", "List backup sets", View, json::<Vec<BackupSet>>()),
+        op("POST", "/v1/backup-sets", "protect_databases", "Back up source databases of an instance together from now on", Operate, Created(schema::<BackupSet>)).takes::<Protect>(&[("group", Group), ("adapter", Adapter)]),
+        op("POST", "/v1/backup-sets/plan", "plan_protect", "Ask an instance what backing it up would mean", Operate, json::<LinkPlan>()).takes::<Protect>(&[("group", Group), ("adapter", Adapter)]),
+        op("GET", "/v1/backup-sets/{name}", "show_backup_set", "Show a backup set and from where to where its databases can be restored", View, json::<BackupSet>()),
+        op("PUT", "/v1/backup-sets/{name}", "configure_backup_set", "Say anew what a backup set is of: instance, login and databases", Operate, json::<BackupSet>()).takes::<Protection>(&[("adapter", Adapter)]),
+        op("DELETE", "/v1/backup-sets/{name}", "unprotect_databases", "Remove a backup set with all its restore points", Operate, Accepts),
+        op("POST", "/v1/backup-sets/{name}/run", "run_backup", "Back up its databases now", Operate, Accepts).may_take::<RunBackup>(&[]),
+        op("GET", "/v1/backup-sets/{name}/points", "list_restore_points", "List its restore points", View, json::<Vec<RestorePoint>>()),
+        op("GET", "/v1/backup-sets/{name}/points/{id}", "show_restore_point", "Show a restore point", View, json::<RestorePoint>()),
+        op("DELETE", "/v1/backup-sets/{name}/points/{id}", "remove_restore_point", "Remove a restore point that no other needs", Operate, NoContent),
+        op("GET", "/v1/backup-sets/{name}/points/{id}/why", "why_restore_point", "Say why a restore point is kept", View, json::<WhyPoint>()),
+        op("POST", "/v1/backup-sets/{name}/points/{id}/verify", "verify_restore_point", "Check a restore point", Operate, Accepts),
+        op("POST", "/v1/backup-sets/{name}/verify", "verify_backup_set", "Check the newest restore point of each database", Operate, Accepts),
+        // It names folders of the host, which no group owns.
+        op("POST", "/v1/backup-sets/{name}/restore", "restore_database", "Restore a database to a point, as a database or as files", Operate, Accepts).takes::<Restore>(&[("files", HostFile), ("folder", HostFile)]),
+        op("POST", "/v1/backup-sets/{name}/restore/plan", "plan_restore", "Say which backups a restore would take, in which order and to which LSN", Operate, json::<RestorePlan>()).takes::<Restore>(&[("files", HostFile), ("folder", HostFile)]),
+        op("GET", "/v1/backup-sets/{name}/policies", "list_policies_of_backup_set", "List the policies of a backup set", View, json::<Vec<Binding>>()),
+        op("PUT", "/v1/backup-sets/{name}/policies/{policy}", "apply_policy_to_backup_set", "Give a backup set a policy", Operate, NoContent),
+        op("DELETE", "/v1/backup-sets/{name}/policies/{policy}", "remove_policy_from_backup_set", "Take a policy from a backup set", Operate, NoContent),
         op("GET", "/v1/dsources", "list_dsources", "List dSources", View, json::<Vec<Dataset>>()).query(CURSOR),
         op("POST", "/v1/dsources", "link_dsource", "Link a source database", Operate, Accepts).takes::<Link>(&[("group", Group), ("mount_base", HostFile), ("source", OneSource), ("hooks", Hooks), ("adapter", Adapter)]),
         op("POST", "/v1/dsources/plan", "plan_link", "Ask the source what linking it would do", Operate, json::<LinkPlan>()).takes::<Link>(&[("group", Group), ("mount_base", HostFile), ("source", OneSource), ("hooks", Hooks), ("adapter", Adapter)]),

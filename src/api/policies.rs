@@ -65,9 +65,9 @@ pub struct Retention {
 #[serde(deny_unknown_fields)]
 pub struct NewPolicy {
     pub name: String,
-    /// `snap_sync`, `snapshot`, `refresh`, `retention` or `quota`.
+    /// `snap_sync`, `snapshot`, `refresh`, `retention`, `quota`, `full_backup`, `differential_backup` or `log_backup`.
     pub kind: String,
-    /// Of the first three kinds.
+    /// Of all kinds but retention and quota.
     pub schedule: Option<Schedule>,
     pub retention: Option<Retention>,
     pub quota_bytes: Option<u64>,
@@ -174,8 +174,9 @@ async fn list(State(engine): Shared, Extension(principal): Extension<Principal>)
 /// Leaves out the datasets that the caller may not see.
 fn hide(engine: &Engine, principal: &Principal, view: &mut PolicyView) {
     view.bound.retain(|bound| {
-        let dataset = engine.dataset(&bound.dataset);
-        principal.sees(dataset.ok().as_ref().map(|dataset| dataset.group.as_str()))
+        let dataset = engine.dataset(&bound.dataset).ok().map(|dataset| dataset.group);
+        let group = dataset.or_else(|| engine.backup_set(&bound.dataset).ok().map(|set| set.group));
+        principal.sees(group.as_deref())
     });
 }
 

@@ -64,6 +64,7 @@ pub(super) fn router(engine: Arc<Engine>) -> Router {
         .route("/v1/jobs/{id}/log", get(job_log))
         .route("/v1/jobs/{id}/cancel", post(cancel_job))
         .route("/v1/events", get(list_events))
+        .merge(super::backups::routes())
         .merge(super::environments::routes())
         .merge(super::sources::routes())
         .merge(super::groups::routes())
@@ -106,7 +107,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn started(
+pub(super) async fn started(
     engine: Arc<Engine>,
     body: impl FnOnce(&Arc<Engine>) -> Result<JobHandle> + Send + 'static,
 ) -> Started {

@@ -6,6 +6,7 @@
 //! what an adapter keeps is a JSON value to it.
 
 mod backup;
+mod backups;
 mod environments;
 mod images;
 mod policies;
@@ -14,6 +15,7 @@ mod tokens;
 mod transaction;
 
 pub use backup::BACKUP_FILE;
+pub use backups::*;
 pub use environments::{Environment, Group, Repository, SourceConfig};
 pub use images::*;
 pub use policies::*;

@@ -39,10 +39,23 @@ pub enum PolicyKind {
     Retention,
     /// A bound of the data a dataset may hold.
     Quota,
+    /// Backups of a set's source databases.
+    FullBackup,
+    DifferentialBackup,
+    LogBackup,
 }
 
 impl PolicyKind {
-    pub const ALL: [Self; 5] = [Self::SnapSync, Self::Snapshot, Self::Refresh, Self::Retention, Self::Quota];
+    pub const ALL: [Self; 8] = [
+        Self::SnapSync,
+        Self::Snapshot,
+        Self::Refresh,
+        Self::Retention,
+        Self::Quota,
+        Self::FullBackup,
+        Self::DifferentialBackup,
+        Self::LogBackup,
+    ];
 
     /// Its name in commands and on the wire.
     pub fn name(self) -> &'static str {
@@ -52,6 +65,9 @@ impl PolicyKind {
             Self::Refresh => "refresh",
             Self::Retention => "retention",
             Self::Quota => "quota",
+            Self::FullBackup => "full_backup",
+            Self::DifferentialBackup => "differential_backup",
+            Self::LogBackup => "log_backup",
         }
     }
 }

@@ -250,6 +250,10 @@ pub enum JobKind {
     DbVerify,
     /// Checks the files of a snapshot in the background.
     DbCheck,
+    /// A backup of source databases.
+    DbBackup,
+    /// A restore of one.
+    DbRestore,
 }
 
 impl JobKind {
@@ -296,6 +300,8 @@ impl JobKind {
             Self::DbRetention => "DB_RETENTION",
             Self::DbVerify => "DB_VERIFY",
             Self::DbCheck => "DB_CHECK",
+            Self::DbBackup => "DB_BACKUP",
+            Self::DbRestore => "DB_RESTORE",
         }
     }
 }

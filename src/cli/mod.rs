@@ -1,7 +1,9 @@
 //! The command line: one file per noun. Knows terminals; nothing below it does.
 
 mod application;
+mod backup;
 mod backup_file;
+mod backup_show;
 mod bench;
 mod clone;
 mod completion;
@@ -16,6 +18,7 @@ mod environment;
 mod event;
 mod exit;
 mod follow;
+mod freeze_watch;
 mod group;
 mod hook;
 mod init;
@@ -102,6 +105,9 @@ enum Command {
     /// Link databases and keep copies of them in sync
     #[command(subcommand)]
     Dsource(dsource::Command),
+    /// Back up source databases, and restore them to any point
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Make and run writable databases
     #[command(subcommand)]
     Vdb(vdb::Command),
@@ -148,6 +154,9 @@ enum Command {
     /// Give PostgreSQL a WAL file: its restore_command in a staging server
     #[command(hide = true)]
     WalRestore(wal_restore::Arguments),
+    /// Watch over held writes of a source database: started by the daemon
+    #[command(hide = true)]
+    FreezeWatch,
     /// Print the completion script of a shell
     Completion(completion::Arguments),
     /// Write the manual pages
@@ -198,6 +207,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Repository(command) => repository::run(command, context),
         Command::Source(command) => source::run(command, context),
         Command::Dsource(command) => dsource::run(command, context),
+        Command::Backup(command) => backup::run(command, context),
         Command::Vdb(command) => vdb::run(command, context),
         Command::Timeflow(command) => timeflow::run(&command, context),
         Command::BackupFile(command) => backup_file::run(command, context),
@@ -215,6 +225,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome> {
         Command::Bench(arguments) => bench::run(&arguments, context),
         Command::Demo(arguments) => demo::run(&arguments, context),
         Command::WalRestore(arguments) => Ok(wal_restore::run(&arguments)),
+        Command::FreezeWatch => freeze_watch::run(),
         Command::Completion(arguments) => completion::run(&arguments, context),
         Command::Man(arguments) => man::run(&arguments, context),
         Command::Openapi => openapi::run(context),

@@ -8,9 +8,10 @@ use super::exit::{Outcome, Result};
 use super::output::{Show, Table, format_limit, format_list};
 use super::sizes::parse_bytes;
 use crate::api::{
-    Binding, NewPolicy, Policy, Retention, Schedule, SimulateRequest, Simulation, Why, segment,
+    ApiClient, BackupSet, Binding, NewPolicy, Policy, Retention, Schedule, SimulateRequest, Simulation, Why,
+    segment,
 };
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -43,7 +44,16 @@ pub(super) enum CreateCommand {
     Snapshot(Scheduled),
     /// Refresh VDBs at set times
     Refresh(Scheduled),
-    /// Remove old snapshots and logs
+    /// Make full backups of source databases at set times
+    #[command(name = "full-backup")]
+    FullBackup(Scheduled),
+    /// Make differential backups at set times; full ones where there is none to go on from
+    #[command(name = "differential-backup")]
+    DifferentialBackup(Scheduled),
+    /// Make log backups at set times
+    #[command(name = "log-backup")]
+    LogBackup(Scheduled),
+    /// Remove old snapshots and logs, or old restore points
     Retention(Keeping),
     /// Limit the data of a dataset
     Quota {
@@ -116,8 +126,9 @@ pub(super) struct WhyArguments {
 pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     let path = |name: &str| format!("/v1/policies/{}", segment(name));
-    let bound =
-        |name: &str, dataset: &str| format!("/v1/datasets/{}/policies/{}", segment(dataset), segment(name));
+    let bound = |name: &str, holder: &str| -> Result<String> {
+        Ok(format!("{}/policies/{}", holder_path(&client, holder)?, segment(name)))
+    };
     match command {
         Command::Create(command) => {
             context.output.show(&client.post::<Policy>("/v1/policies", &new_policy(command))?)?;
@@ -128,13 +139,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         }
         Command::List { dataset: None } => context.output.show(&Policies(client.get("/v1/policies")?))?,
         Command::List { dataset: Some(name) } => {
-            let found = client.get(&format!("/v1/datasets/{}/policies", segment(&name)))?;
+            let found = client.get(&format!("{}/policies", holder_path(&client, &name)?))?;
             context.output.show(&Bindings(found))?;
         }
         Command::Show { name } => context.output.show(&client.get::<Policy>(&path(&name))?)?,
         Command::Delete { name } => client.delete::<()>(&path(&name))?,
-        Command::Apply { name, dataset } => client.put::<()>(&bound(&name, &dataset))?,
-        Command::Remove { name, dataset } => client.delete::<()>(&bound(&name, &dataset))?,
+        Command::Apply { name, dataset } => client.put::<()>(&bound(&name, &dataset)?)?,
+        Command::Remove { name, dataset } => client.delete::<()>(&bound(&name, &dataset)?)?,
         Command::Simulate(arguments) => {
             let Simulating { dataset, policy, at, runs } = arguments;
             let request = SimulateRequest { dataset, policy, at, runs: Some(runs) };
@@ -142,6 +153,16 @@ pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Where the policies of a dataset or a backup set are: no two have one name.
+fn holder_path(client: &ApiClient, name: &str) -> Result<String> {
+    let set = format!("/v1/backup-sets/{}", segment(name));
+    match client.get::<BackupSet>(&set) {
+        Ok(_) => Ok(set),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(format!("/v1/datasets/{}", segment(name))),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Says why a snapshot is kept.
@@ -158,6 +179,11 @@ pub(super) fn why(arguments: &WhyArguments, context: &Context) -> Result<Outcome
 fn new_policy(command: CreateCommand) -> NewPolicy {
     let (kind, name, schedule, retention, quota_bytes) = match command {
         CreateCommand::SnapSync(of) => ("snap_sync", of.name, Some((of.cron, of.time_zone)), None, None),
+        CreateCommand::FullBackup(of) => ("full_backup", of.name, Some((of.cron, of.time_zone)), None, None),
+        CreateCommand::DifferentialBackup(of) => {
+            ("differential_backup", of.name, Some((of.cron, of.time_zone)), None, None)
+        }
+        CreateCommand::LogBackup(of) => ("log_backup", of.name, Some((of.cron, of.time_zone)), None, None),
         CreateCommand::Snapshot(of) => ("snapshot", of.name, Some((of.cron, of.time_zone)), None, None),
         CreateCommand::Refresh(of) => ("refresh", of.name, Some((of.cron, of.time_zone)), None, None),
         CreateCommand::Retention(keeping) => {

@@ -20,7 +20,7 @@ const OWNER_PASSWORD_VARIABLE: &str = "STILLPOINT_OWNER_PASSWORD";
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make a writable database from a snapshot
-    Provision(Provisioning),
+    Provision(Box<Provisioning>),
     /// List VDBs
     List,
     /// Show one VDB and what its server answers now
@@ -160,7 +160,7 @@ pub(super) struct Provisioning {
 pub(super) fn run(command: Command, context: &Context) -> Result<Outcome> {
     let client = context.api()?;
     match command {
-        Command::Provision(arguments) => provision(&client, arguments, context),
+        Command::Provision(arguments) => provision(&client, *arguments, context),
         Command::List => {
             context.output.show(&Datasets(client.list("/v1/vdbs")?))?;
             Ok(Outcome::Done)

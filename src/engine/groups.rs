@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use super::names::check_name;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Change, Dataset, Event, Group, Job, Severity, SourceConfig, Token};
+use crate::catalog::{BackupSet, Change, Dataset, Event, Group, Job, Severity, SourceConfig, Token};
 
 /// A group and what is in it, by name.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +18,8 @@ pub struct GroupView {
     pub created: String,
     pub datasets: Vec<String>,
     pub sources: Vec<String>,
+    #[serde(default)]
+    pub backup_sets: Vec<String>,
     /// For an admin alone.
     #[serde(default)]
     pub tokens: Vec<String>,
@@ -25,7 +27,7 @@ pub struct GroupView {
 
 impl GroupView {
     fn is_empty(&self) -> bool {
-        [&self.datasets, &self.sources, &self.tokens].iter().all(|names| names.is_empty())
+        [&self.datasets, &self.sources, &self.backup_sets, &self.tokens].iter().all(|names| names.is_empty())
     }
 }
 
@@ -55,10 +57,17 @@ pub(super) fn ensure_group(change: &mut Change<'_>, name: &str, created: Timesta
 }
 
 /// A group with what names it.
-fn view(group: Group, datasets: &[Dataset], sources: &[SourceConfig], tokens: &[Token]) -> GroupView {
+fn view(
+    group: Group,
+    datasets: &[Dataset],
+    sources: &[SourceConfig],
+    sets: &[BackupSet],
+    tokens: &[Token],
+) -> GroupView {
     let name = group.name;
     let of = |own: &str| own == name;
     GroupView {
+        backup_sets: sets.iter().filter(|one| of(&one.group)).map(|one| one.name.clone()).collect(),
         created: group.created.to_string(),
         datasets: datasets.iter().filter(|one| of(&one.group)).map(|one| one.name.clone()).collect(),
         sources: sources.iter().filter(|one| of(&one.group)).map(|one| one.name.clone()).collect(),
@@ -115,9 +124,9 @@ impl Engine {
     /// All groups, oldest first.
     pub fn groups(&self) -> Result<Vec<GroupView>> {
         let (datasets, sources) = (self.catalog.list::<Dataset>()?, self.catalog.list::<SourceConfig>()?);
-        let tokens = self.catalog.list::<Token>()?;
+        let (sets, tokens) = (self.catalog.list::<BackupSet>()?, self.catalog.list::<Token>()?);
         let groups = self.catalog.list::<Group>()?.into_iter();
-        Ok(groups.map(|group| view(group, &datasets, &sources, &tokens)).collect())
+        Ok(groups.map(|group| view(group, &datasets, &sources, &sets, &tokens)).collect())
     }
 
     pub fn group(&self, name: &str) -> Result<GroupView> {
@@ -148,6 +157,12 @@ impl Engine {
                     change.put(&source)?;
                 }
             }
+            for mut set in change.list::<BackupSet>()? {
+                if set.group == old {
+                    set.group = new.to_owned();
+                    change.put(&set)?;
+                }
+            }
             for mut token in change.list::<Token>()? {
                 if token.groups.iter().any(|group| group == old) {
                     token
@@ -171,7 +186,8 @@ impl Engine {
             let group = find(change, name)?;
             let id = group.id;
             let (datasets, sources) = (change.list::<Dataset>()?, change.list::<SourceConfig>()?);
-            let inside = view(group, &datasets, &sources, &change.list::<Token>()?);
+            let sets = change.list::<BackupSet>()?;
+            let inside = view(group, &datasets, &sources, &sets, &change.list::<Token>()?);
             if !inside.is_empty() {
                 let list = |what: &str, names: &[String]| match names {
                     [] => None,
@@ -180,6 +196,7 @@ impl Engine {
                 let parts = [
                     list("datasets", &inside.datasets),
                     list("sources", &inside.sources),
+                    list("backup sets", &inside.backup_sets),
                     list("tokens", &inside.tokens),
                 ];
                 let parts: Vec<String> = parts.into_iter().flatten().collect();

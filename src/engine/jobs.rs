@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -20,7 +21,7 @@ use super::Engine;
 use super::locks::{Held, Hold};
 use crate::adapter::Task;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Dataset, Job, JobError, JobKind, JobStatus, JobStep, Severity};
+use crate::catalog::{BackupSet, Dataset, Job, JobError, JobKind, JobStatus, JobStep, Severity};
 
 /// Jobs that wait at a time; the next one is refused.
 const QUEUE_MAX: usize = 1000;
@@ -59,6 +60,8 @@ pub(super) struct Runner {
     checks: (Sender<Queued>, Receiver<Queued>),
     workers_max: usize,
     cancels: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    /// Threads of jobs that may wait for long, which must not keep others from running.
+    apart: Mutex<Vec<JoinHandle<()>>>,
     ending: AtomicBool,
     /// Raised whenever a job's record or log changed, or something happened.
     changes: (Mutex<u64>, Condvar),
@@ -95,6 +98,7 @@ impl Runner {
             checks: bounded(QUEUE_MAX),
             workers_max: workers_max.max(1),
             cancels: Mutex::default(),
+            apart: Mutex::default(),
             ending: AtomicBool::new(false),
             changes: (Mutex::new(0), Condvar::new()),
             watched: watch::Sender::new(0),
@@ -110,7 +114,7 @@ impl Runner {
 
 impl Engine {
     /// Starts the threads that run jobs. They end with `end_jobs`.
-    pub fn start_jobs(self: &Arc<Self>) -> Result<Vec<std::thread::JoinHandle<()>>> {
+    pub fn start_jobs(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>> {
         let spawn = |name: String, work: fn(&Arc<Self>)| {
             let engine = Arc::clone(self);
             std::thread::Builder::new()
@@ -132,7 +136,13 @@ impl Engine {
             match queue.recv_timeout(Duration::from_millis(200)) {
                 Ok(queued) => self.run(queued),
                 Err(crossbeam::channel::RecvTimeoutError::Timeout) => {}
-                Err(crossbeam::channel::RecvTimeoutError::Disconnected) => return,
+                Err(crossbeam::channel::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let apart: Vec<_> = self.runner.apart.lock().drain(..).collect();
+        for thread in apart {
+            if thread.join().is_err() {
+                tracing::error!("a thread of a job had failed");
             }
         }
     }
@@ -167,6 +177,25 @@ impl Engine {
         self.queue(id, &new, held, Box::new(body))
     }
 
+    /// The same for a job that may wait for long: it gets a thread of its own.
+    pub(super) fn submit_apart(
+        self: &Arc<Self>,
+        new: NewJob<'_>,
+        body: impl FnOnce(&mut JobTask) -> Result<()> + Send + 'static,
+    ) -> Result<JobHandle> {
+        let id = self.catalog.change(|change| change.next_id())?;
+        let held = self.take_holds(id, &new).map_err(|e| e.context(new.target))?;
+        let queued = self.accept(id, &new, held, Box::new(body))?;
+        let engine = Arc::clone(self);
+        let thread = std::thread::Builder::new().name(format!("job-{id}")).spawn(move || engine.run(queued));
+        let mut apart = self.runner.apart.lock();
+        apart.retain(|thread| !thread.is_finished());
+        apart.push(thread.map_err(|e| Error::io("start", "a job thread", e))?);
+        drop(apart);
+        self.runner.changed();
+        Ok(JobHandle { id })
+    }
+
     /// Nobody is refused because of a look at the dataset that nobody asked for.
     fn take_holds(&self, id: u64, new: &NewJob<'_>) -> Result<Held> {
         let start = self.clock.monotonic();
@@ -193,17 +222,23 @@ impl Engine {
         self.queue(id, new, held, Box::new(body))
     }
 
-    fn queue(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<JobHandle> {
+    /// Writes a job down.
+    fn accept(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<Queued> {
         let dataset = new.dataset.map(|id| self.catalog.get::<Dataset>(id)).transpose()?.flatten();
+        let set = new.dataset.map(|id| self.catalog.get::<BackupSet>(id)).transpose()?.flatten();
         let job = Job {
             dataset: new.dataset,
-            group: dataset.map(|dataset| dataset.group),
+            group: dataset.map(|dataset| dataset.group).or(set.map(|set| set.group)),
             ..Job::queued(id, new.kind, new.target, self.now())
         };
         self.catalog.change(|change| change.put(&job))?;
         let cancel = Arc::new(AtomicBool::new(false));
         self.runner.cancels.lock().insert(id, Arc::clone(&cancel));
-        let queued = Queued { job: id, body, held, cancel };
+        Ok(Queued { job: id, body, held, cancel })
+    }
+
+    fn queue(&self, id: u64, new: &NewJob<'_>, held: Held, body: Body) -> Result<JobHandle> {
+        let queued = self.accept(id, new, held, body)?;
         let queue = match new.kind {
             JobKind::DbCheck => &self.runner.checks.0,
             _ => &self.runner.queue.0,

@@ -4,6 +4,12 @@
 //! in between leaves a record that the next start removes together with all it names (`recover`). Knows databases
 //! only as adapters, storage only as `Volumes`, and nothing of HTTP or arguments.
 
+mod backup_points;
+mod backup_policies;
+mod backup_restore;
+mod backup_runs;
+mod backup_views;
+mod backups;
 mod dataset;
 mod door;
 mod environments;
@@ -50,6 +56,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+pub use backup_restore::RestoreRequest;
+pub use backup_runs::BackupRequest;
+pub use backup_views::{BackedUpDatabase, BackupSetView, ConversionView, RestorePlanView, RestorePointView};
+pub use backups::ProtectRequest;
 pub use dataset::{DatasetView, Listing};
 pub use environments::{EnvironmentView, RepositoryView};
 pub use groups::{GroupView, default_group};
@@ -69,7 +79,7 @@ pub(crate) use volumes::testing::Names;
 
 use crate::adapter::{Adapter, Instance, LinkPlan, Problem};
 use crate::base::{Clock, Error, ErrorKind, Random, Result, Storage};
-use crate::catalog::{Catalog, Dataset, Event, Job, Severity, Timeflow};
+use crate::catalog::{BackupSet, Catalog, Dataset, Event, Job, Severity, Timeflow};
 use jobs::Runner;
 use locks::Locks;
 use secrets::SecretStore;
@@ -250,11 +260,15 @@ impl Engine {
         let written = self.catalog.change(|change| {
             let id = change.next_id()?;
             let of_dataset = dataset.map(|id| change.get::<Dataset>(id)).transpose()?.flatten();
+            let of_set = dataset.map(|id| change.get::<BackupSet>(id)).transpose()?.flatten();
             // A deletion's own event comes when the dataset is gone.
             let of_job = job.map(|id| change.get::<Job>(id)).transpose()?.flatten();
             change.put(&Event {
                 id,
-                group: of_dataset.map(|found| found.group).or_else(|| of_job?.group),
+                group: of_dataset
+                    .map(|found| found.group)
+                    .or(of_set.map(|found| found.group))
+                    .or_else(|| of_job?.group),
                 time,
                 severity,
                 kind: kind.to_owned(),

@@ -59,6 +59,7 @@ impl Engine {
 
     pub(super) fn check_new_name(&self, name: &str) -> Result<()> {
         check_name("dataset", name)?;
+        self.check_no_set(name)?;
         match self.find_dataset(name)? {
             Some(_) => Err(Error::new(ErrorKind::Exists, format!("there is a dataset {name} already"))),
             None => Ok(()),

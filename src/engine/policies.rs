@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::Engine;
 use super::names::check_name;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Dataset, Policy, PolicyBinding, PolicyKind, Retention, Role, Timeflow};
+use crate::catalog::{BackupSet, Dataset, Policy, PolicyBinding, PolicyKind, Retention, Role, Timeflow};
 use crate::schedule::{CronSchedule, RetentionPolicy, due};
 
 /// What the API calls its own.
@@ -58,7 +58,12 @@ impl NewPolicy {
             return Err(Error::invalid(format!("a policy cannot be called {RESERVED}: choose another name")));
         }
         let (schedule, retention, quota) = match self.kind {
-            PolicyKind::SnapSync | PolicyKind::Snapshot | PolicyKind::Refresh => (true, false, false),
+            PolicyKind::SnapSync
+            | PolicyKind::Snapshot
+            | PolicyKind::Refresh
+            | PolicyKind::FullBackup
+            | PolicyKind::DifferentialBackup
+            | PolicyKind::LogBackup => (true, false, false),
             PolicyKind::Retention => (false, true, false),
             PolicyKind::Quota => (false, false, true),
         };
@@ -89,6 +94,7 @@ pub(super) fn check_fits(policy: &Policy, role: Role) -> Result<()> {
         PolicyKind::SnapSync => role == Role::Dsource,
         PolicyKind::Snapshot | PolicyKind::Refresh => role == Role::Vdb,
         PolicyKind::Retention | PolicyKind::Quota => true,
+        PolicyKind::FullBackup | PolicyKind::DifferentialBackup | PolicyKind::LogBackup => false,
     };
     if fits {
         return Ok(());
@@ -176,14 +182,17 @@ impl Engine {
         Ok(PolicyView { bound: bound?, policy })
     }
 
-    fn bound(&self, policy: &Policy, binding: PolicyBinding) -> Result<BoundPolicy> {
+    pub(super) fn bound(&self, policy: &Policy, binding: PolicyBinding) -> Result<BoundPolicy> {
         let now = self.now();
         let next = policy.schedule.as_ref().and_then(|schedule| {
             let found = due(schedule, binding.looked(), now);
             // One that is due now waits for its dataset.
             found.since.or(found.next)
         });
-        let dataset = self.dataset_by_id(binding.dataset)?.name;
+        let dataset = match self.catalog.get::<BackupSet>(binding.dataset)? {
+            Some(set) => set.name,
+            None => self.dataset_by_id(binding.dataset)?.name,
+        };
         Ok(BoundPolicy { dataset, policy: policy.clone(), binding, next })
     }
 
@@ -197,6 +206,11 @@ impl Engine {
                     && let Some(dataset) = change.get::<Dataset>(binding.dataset)?
                 {
                     users.push(dataset.name);
+                }
+                if binding.policy == policy.id
+                    && let Some(set) = change.get::<BackupSet>(binding.dataset)?
+                {
+                    users.push(set.name);
                 }
             }
             if !users.is_empty() {
@@ -342,7 +356,7 @@ mod tests {
             let bare = new(kind).check().unwrap_err();
             assert!(bare.message().contains("needs"), "{kind:?}: {bare}");
             let scheduled = NewPolicy { schedule: Some(schedule.clone()), ..new(kind) }.check();
-            let timed = matches!(kind, PolicyKind::SnapSync | PolicyKind::Snapshot | PolicyKind::Refresh);
+            let timed = !matches!(kind, PolicyKind::Retention | PolicyKind::Quota);
             assert_eq!(scheduled.is_ok(), timed, "{kind:?}");
         }
         assert!(NewPolicy { quota_bytes: Some(1), ..new(PolicyKind::Quota) }.check().is_ok());

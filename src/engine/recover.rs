@@ -82,6 +82,7 @@ impl Engine {
                 self.said(&timeflow.volume, self.remove_timeflow(&timeflow));
             }
         }
+        self.recover_backups()?;
         for snapshot in self.unfinished_snapshots()? {
             let timeflow = self.timeflow(snapshot.timeflow)?;
             if snapshot.state == SnapshotState::Taking {
@@ -104,7 +105,7 @@ impl Engine {
         }
     }
 
-    fn said(&self, what: &str, result: Result<()>) {
+    pub(super) fn said(&self, what: &str, result: Result<()>) {
         match result {
             Ok(()) => self.event(
                 Severity::Warning,

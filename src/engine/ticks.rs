@@ -13,7 +13,7 @@ use super::Engine;
 use super::jobs::JobHandle;
 use crate::adapter::Target;
 use crate::base::{Error, ErrorKind, Result};
-use crate::catalog::{Dataset, DatasetState, Policy, PolicyBinding, PolicyKind, Severity};
+use crate::catalog::{BackupSet, Dataset, DatasetState, Policy, PolicyBinding, PolicyKind, Severity};
 use crate::schedule::due;
 
 /// How long a run waits for a busy dataset: servers start again after a daemon's start, and two policies of a dataset may
@@ -43,18 +43,33 @@ impl Engine {
         self.ticks.lock().snapshotted.insert(dataset);
     }
 
+    /// Whether there is a new one since this was asked last.
+    pub(super) fn was_snapshotted(&self, dataset: u64) -> bool {
+        self.ticks.lock().snapshotted.remove(&dataset)
+    }
+
     /// Looks at every policy that a dataset has, once, and starts what is due.
     pub fn run_policies(self: &Arc<Self>) -> Result<()> {
+        self.look_after_backups()?;
         for binding in self.catalog.list::<PolicyBinding>()? {
             let dataset = self.catalog.get::<Dataset>(binding.dataset)?;
             let policy = self.catalog.get::<Policy>(binding.policy)?;
+            if let (Some(policy), Some(set)) = (&policy, self.catalog.get::<BackupSet>(binding.dataset)?) {
+                if let Err(e) = self.run_set_policy(policy, &binding, &set) {
+                    tracing::warn!("policy {} of {}: {e}", policy.name, set.name);
+                }
+                continue;
+            }
             let (Some(dataset), Some(policy)) = (dataset, policy) else { continue };
             let run = match policy.kind {
                 PolicyKind::SnapSync | PolicyKind::Snapshot | PolicyKind::Refresh => {
                     self.run_scheduled(&policy, &binding, &dataset)
                 }
                 PolicyKind::Retention => self.run_retention(&binding, &dataset),
-                PolicyKind::Quota => Ok(()),
+                PolicyKind::Quota
+                | PolicyKind::FullBackup
+                | PolicyKind::DifferentialBackup
+                | PolicyKind::LogBackup => Ok(()),
             };
             if let Err(e) = run {
                 tracing::warn!("policy {} of {}: {e}", policy.name, dataset.name);
@@ -104,14 +119,14 @@ impl Engine {
     }
 
     /// Whether a run that found its dataset busy is tried again at the next look.
-    fn waits(&self, binding: u64, next: Option<Timestamp>, now: Timestamp) -> bool {
+    pub(super) fn waits(&self, binding: u64, next: Option<Timestamp>, now: Timestamp) -> bool {
         let time = self.clock.monotonic();
         let mut ticks = self.ticks.lock();
         let waiting = ticks.waiting.entry(binding).or_insert(Waiting { until: time + BUSY_WAIT_MAX, next });
         time < waiting.until && waiting.next.is_none_or(|next| now < next)
     }
 
-    fn ran(&self, binding: &PolicyBinding, now: Timestamp, job: Option<u64>) -> Result<()> {
+    pub(super) fn ran(&self, binding: &PolicyBinding, now: Timestamp, job: Option<u64>) -> Result<()> {
         self.ticks.lock().waiting.remove(&binding.id);
         let written = self.catalog.change(|change| {
             change.update::<PolicyBinding>(binding.id, |binding| {

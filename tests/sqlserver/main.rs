@@ -8,7 +8,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backup_policies;
+mod backups;
 mod checks;
+mod conversions;
+mod freeze;
 mod lifecycle;
 mod linked;
 mod pages;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use stillpoint_tds_server::instance::{Config, Instance, ManualClock};
+use stillpoint_tds_server::instance::{Clock, Config, Instance, ManualClock};
 use stillpoint_tds_server::protocol::{Options, Running};
 use stillpoint_tds_server::reply::{Login, Part, Server, Session};
 
@@ -25,9 +25,18 @@ pub(crate) struct Stage {
 impl Stage {
     /// An instance of SQL Server 2022, and a running daemon.
     pub(crate) fn new() -> Self {
-        let fixture = Fixture::new();
         let clock = Arc::new(ManualClock::new(START, Duration::from_millis(10)));
-        let mut config = Config::new(&fixture.path("mssql"), clock.clone());
+        Self::with(Arc::<ManualClock>::clone(&clock), clock)
+    }
+
+    /// The same with a clock of the test's choice; the stage's own moves nothing.
+    pub(crate) fn with_clock(time: Arc<dyn Clock>) -> Self {
+        Self::with(time, Arc::new(ManualClock::new(START, Duration::from_millis(10))))
+    }
+
+    fn with(time: Arc<dyn Clock>, clock: Arc<ManualClock>) -> Self {
+        let fixture = Fixture::new();
+        let mut config = Config::new(&fixture.path("mssql"), time);
         config.model_pages = 64;
         let instance = Instance::new(config);
         instance.add_login("stage", PASSWORD, &[], &["sysadmin"]);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::super::backups::Backups;
 use super::super::{
     Abilities, Adapter, ChangeKind, Described, Health, History, HookAccess, Instance, LinkPlan, Parent,
     Point, Problem, Repository, Secrets, Span, Synced, Target, Task, VdbOptions, Verified, no_points,
@@ -223,6 +224,10 @@ impl Adapter for SqlServer {
 
     fn abilities(&self) -> Abilities {
         Abilities { logs: true, vdb_logs: false, images: false, verifies: true, checks_files: true }
+    }
+
+    fn backups(&self) -> Option<&dyn Backups> {
+        Some(self)
     }
 
     /// VDBs are on their parent's instance.
@@ -771,7 +776,7 @@ fn check_instance(sql: &mut Sql, config: &Config) -> Result<state::ServerState> 
 }
 
 /// A database's name is a sysname; what the system has for its own is refused.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let taken = ["master", "model", "msdb", "tempdb", "resource"];
     let plain = !name.is_empty()
         && name.encode_utf16().count() <= 128

@@ -168,9 +168,14 @@ impl Sql {
         self.run(sql, Duration::MAX, &mut || task.check())
     }
 
-    /// The same, with something to be done meanwhile; an error of it gives the statement up.
-    pub(super) fn watched(&mut self, sql: &str, watch: &mut dyn FnMut() -> Result<()>) -> Asked<Vec<Row>> {
-        self.run(sql, Duration::MAX, watch)
+    /// Runs a statement that must end soon.
+    pub(super) fn within(&mut self, sql: &str, limit: Duration) -> Asked<Vec<Row>> {
+        self.run(sql, limit, &mut || Ok(()))
+    }
+
+    /// Runs a statement for as long as `check` says so, which is asked now and then.
+    pub(super) fn watched(&mut self, sql: &str, check: &mut dyn FnMut() -> Result<()>) -> Asked<Vec<Row>> {
+        self.run(sql, Duration::MAX, check)
     }
 
     fn run(&mut self, sql: &str, limit: Duration, check: &mut dyn FnMut() -> Result<()>) -> Asked<Vec<Row>> {
@@ -322,6 +327,16 @@ impl Row {
     /// Whether a bit is set; NULL is not.
     pub(super) fn flag(&self, name: &str) -> Result<bool> {
         Ok(self.integer(name)? == Some(1))
+    }
+
+    /// A count of bytes, which the server keeps as a whole `numeric` or a `bigint`.
+    pub(super) fn size(&self, name: &str) -> Result<Option<u64>> {
+        match self.cell(name)? {
+            Cell::Null => Ok(None),
+            Cell::Integer(value) => Ok(u64::try_from(*value).ok()),
+            Cell::Number { digits, scale: 0 } => Ok(u64::try_from(*digits).ok()),
+            other => Err(Self::other(name, other)),
+        }
     }
 
     pub(super) fn guid(&self, name: &str) -> Result<Option<Guid>> {

@@ -155,7 +155,9 @@ pub fn full_reasons(last: &LastFull, now: &SeenNow) -> Vec<FullReason> {
     if let Some(how) = &last.failed {
         reasons.push(FullReason::LastFullFailed { how: how.clone() });
     }
-    let no_base = now.files.values().any(|file| file.has_base == Some(false));
+    // A file that came since the full has no base of its own: that is told as such.
+    let was_there = |id: &Guid| last.id.is_none() || last.files.contains_key(id);
+    let no_base = now.files.iter().any(|(id, file)| file.has_base == Some(false) && was_there(id));
     let Some(id) = last.id.filter(|_| !no_base) else {
         reasons.push(FullReason::NoFull);
         return reasons;

@@ -1,6 +1,6 @@
 //! SQL Server: what is known of backups, log positions and pages without a server, and the adapter, which asks one.
 //!
-//! `adapter`, `client`, `files`, `headers`, `linked`, `points`, `pushed`, `restore`, `staging`, `state` and `statements` speak with an instance, `backups`
+//! `adapter`, `client`, `files`, `headers`, `linked`, `points`, `protect`, `pushed`, `restore`, `staging`, `state` and `statements` speak with an instance, `backups`
 //! and `kept` read and write files of backups; all other parts are values in,
 //! values out, and open no connection and ask no clock. Input that an enemy wrote is refused, never trusted. Nothing
 //! here knows the engine, its volumes and its jobs.
@@ -28,6 +28,7 @@ pub mod plan;
 mod plan_tests;
 mod plan_text;
 mod points;
+mod protect;
 mod pushed;
 pub mod refusal;
 mod restore;
@@ -42,3 +43,4 @@ pub mod verify;
 pub use adapter::SqlServer;
 pub use guid::Guid;
 pub use lsn::Lsn;
+pub use protect::watch_freeze;

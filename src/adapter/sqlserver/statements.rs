@@ -2,6 +2,8 @@
 //!
 //! Names and texts of users are quoted here and nowhere else.
 
+pub(super) mod backup;
+
 use std::path::{Path, PathBuf};
 
 use super::chain::Stripe;

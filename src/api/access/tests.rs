@@ -8,7 +8,9 @@ use super::*;
 use crate::api::operations::{Answer, operations};
 use crate::api::{Via, router};
 use crate::base::{SeededRandom, SimStorage, SystemClock};
-use crate::catalog::{Catalog, DatasetState, Group, Job, JobKind, JobStatus, SourceConfig};
+use crate::catalog::{
+    BackupSet, BackupSetState, Catalog, DatasetState, Group, Job, JobKind, JobStatus, SourceConfig,
+};
 use crate::engine::{Names, Parts, TokenRequest};
 
 /// An engine without adapters over a simulated store: what is allowed gets as far as the engine, and no further.
@@ -87,6 +89,22 @@ fn bench() -> Bench {
         let group = Group { id: id + 100, name: group.into(), created: engine.now() };
         engine.catalog().change(|change| change.put(&source).and_then(|()| change.put(&group))).unwrap();
     }
+    for (id, name, group) in [(501, "erp", "mine"), (502, "others-erp", "theirs")] {
+        let set = BackupSet {
+            id,
+            name: name.into(),
+            group: group.into(),
+            adapter: "none".into(),
+            config: Value::Null,
+            volume: name.into(),
+            state: BackupSetState::Active,
+            created: engine.now(),
+            failed_fulls: Default::default(),
+            changes_lost: Default::default(),
+            held: Default::default(),
+        };
+        engine.catalog().change(|change| change.put(&set)).unwrap();
+    }
     Bench { engine, _folder: folder }
 }
 
@@ -152,6 +170,8 @@ fn request(operation: &Operation, dataset: &str, group: &str) -> (String, Value)
     let name = match operation.about {
         About::Dataset => dataset,
         About::Source => source,
+        About::BackupSet if group == "mine" => "erp",
+        About::BackupSet => "others-erp",
         About::Group => group,
         About::Nothing | About::Job => "nobody",
     };

@@ -7,11 +7,13 @@ use super::*;
 use crate::api::openapi::document;
 
 /// Body fields that name no group and no dataset to take from or to work on.
-const OTHER_FIELDS: [&str; 34] = [
+const OTHER_FIELDS: [&str; 43] = [
     "adapter",
     "at",
+    "before_mark",
     "command",
     "database",
+    "databases",
     "environment",
     "groups",
     "host",
@@ -19,6 +21,9 @@ const OTHER_FIELDS: [&str; 34] = [
     "kind",
     "lifetime_seconds",
     "logs",
+    "lsn",
+    "mark",
+    "mark_after",
     "name",
     "owner",
     "parameters",
@@ -30,6 +35,7 @@ const OTHER_FIELDS: [&str; 34] = [
     "port",
     "quota_bytes",
     "rename_databases",
+    "replace",
     "retention",
     "role",
     "runs",
@@ -37,9 +43,12 @@ const OTHER_FIELDS: [&str; 34] = [
     "script",
     "secrets",
     "settings",
+    "standby",
+    "time",
     "time_limit_seconds",
     "tls",
     "to",
+    "to_database",
     "user",
     // One of the VDB's own snapshots.
     "rewind_vdb.from",

@@ -186,6 +186,26 @@ impl Instance {
         self.shared.state().longest_freeze
     }
 
+    /// From here on the end of a session does not end its freeze, as no documentation says that it does.
+    pub fn keep_freezes(&self, keep: bool) {
+        self.shared.state().keeps_freezes = keep;
+    }
+
+    /// Makes a file smaller, as DBCC SHRINKFILE does. False where there is none of that name, or it is no larger.
+    pub fn shrink(&self, database: &str, logical: &str, pages: u64) -> bool {
+        let durable = self.shared.config.durable;
+        let mut state = self.shared.state();
+        let Some(database) = state.find_mut(database) else {
+            return false;
+        };
+        let file = database.contents.files.iter_mut().find(|file| file.name == logical && file.pages > pages);
+        let Some(file) = file else {
+            return false;
+        };
+        file.pages = pages;
+        super::options::save(database, durable).is_ok()
+    }
+
     /// Databases that are frozen.
     pub fn frozen(&self) -> Vec<String> {
         let state = self.shared.state();

@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub orders: Vec<(String, Order)>,
     pub pace: Pace,
     pub longest_freeze: Duration,
+    /// Whether a freeze outlives its session.
+    pub keeps_freezes: bool,
     pub certificates: BTreeSet<String>,
     pub replica: Option<ReplicaRole>,
     /// The certificate of backups that are taken.
@@ -114,6 +116,7 @@ impl State {
             orders: Vec::new(),
             pace: Pace::default(),
             longest_freeze: Duration::ZERO,
+            keeps_freezes: false,
             certificates: BTreeSet::new(),
             replica: None,
             encrypt_with: None,

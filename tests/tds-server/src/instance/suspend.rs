@@ -151,6 +151,9 @@ pub(crate) fn release(state: &mut State, name: &str, now: i64, spoils: bool) -> 
 pub(crate) fn session_ends(shared: &Shared, session: i16) {
     let now = shared.now();
     let mut state = shared.state();
+    if state.keeps_freezes {
+        return;
+    }
     let frozen: Vec<String> = state
         .databases
         .iter()
