@@ -10,7 +10,12 @@ use crate::stage::Stage;
 #[test]
 fn each_check_fails_by_itself() {
     let (stage, full) = Stage::linked();
-    let snapshot = || stage.run(&["dsource", "snapshot", "shop"]);
+    let snapshot = || {
+        let run = stage.run(&["dsource", "snapshot", "shop"]);
+        // What a user sees, with --nocapture.
+        println!("{}", run.stderr);
+        run
+    };
     // ONLINE, as the link left it: not the first snapshot any more.
     snapshot()
         .fails_with(13, &["shop_staging is ONLINE", "only a RESTORING database", "NORECOVERY, REPLACE"]);

@@ -159,10 +159,19 @@ fn a_hook_restores_what_came() {
         "root",
     ]);
     let run = stage.run(&["dsource", "snapshot", "shop"]);
-    assert_eq!(run.status, 0, "{run:?}\n{}", stage.ok(["job", "log", "12"]));
+    assert_eq!(run.status, 0, "{run:?}");
     assert_eq!(stage.instance.state_of("shop_staging"), Some(DatabaseState::Restoring));
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     assert_eq!(stage.rows("qa"), ["one"]);
+    // What a user sees of it all, with --nocapture.
+    for job in stage.json(["job", "list"]).as_array().unwrap().iter().rev() {
+        println!(
+            "{} of {}:\n{}",
+            job["kind"],
+            job["target"],
+            stage.ok(["job", "log", &job["id"].to_string()])
+        );
+    }
 }
 
 #[test]
