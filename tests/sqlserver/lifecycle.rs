@@ -164,7 +164,7 @@ fn a_hook_restores_what_came() {
     stage.ok(["vdb", "provision", "--name", "qa", "--from", "shop"]);
     assert_eq!(stage.rows("qa"), ["one"]);
     // What a user sees of it all, with --nocapture.
-    for job in stage.json(["job", "list"]).as_array().unwrap().iter().rev() {
+    for job in stage.json(["job", "list"]).as_array().unwrap() {
         println!(
             "{} of {}:\n{}",
             job["kind"],
