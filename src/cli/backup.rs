@@ -1,6 +1,5 @@
 //! `stillpoint backup`: protect, configure, run, list, show, verify, why, restore, remove, unprotect.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -9,8 +8,9 @@ use serde_json::json;
 use super::backup_show::{Plan, Points, Sets};
 use super::confirm::confirm;
 use super::context::Context;
-use super::dsource::{PASSWORD_VARIABLE, Review, absolute, finish, password};
+use super::dsource::{Review, absolute, finish};
 use super::exit::{Outcome, Result};
+use super::sqlserver::AtInstance;
 use crate::api::{
     ApiClient, BackupSet, LinkPlan, Protect, Protection, Restore, RestorePlan, RestorePoint, RunBackup,
     WhyPoint, default_group, segment,
@@ -89,29 +89,8 @@ pub(super) struct Configuring {
 /// What a backup set is of.
 #[derive(Args)]
 struct Of {
-    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
-    instance_host: String,
-    /// Where the instance listens; 1433 if neither this nor a name is given
-    #[arg(long, value_name = "PORT", conflicts_with = "instance_name")]
-    instance_port: Option<u16>,
-    /// A named instance, whose port SQL Server Browser tells
-    #[arg(long, value_name = "NAME")]
-    instance_name: Option<String>,
-    /// The SQL Server login that is used
-    #[arg(long, value_name = "LOGIN")]
-    login: String,
-    /// The file that holds its password; else the environment variable STILLPOINT_SOURCE_PASSWORD is taken
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// Whether the server proves who it is, any certificate is taken, or only the login is encrypted
-    #[arg(long, value_name = "MODE", default_value = "verified", value_parser = ["verified", "unverified", "login-only"])]
-    encryption: String,
-    /// The certificates of the authorities that vouch for the server, in PEM; else those of the host
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The user of this host that the instance runs as
-    #[arg(long, value_name = "USER", default_value = "mssql")]
-    user: String,
+    #[command(flatten)]
+    at: AtInstance,
     /// A database to back up; may be repeated. All of the instance when none is named, those too that come later
     #[arg(long = "database", value_name = "DATABASE", conflicts_with = "excluded")]
     databases: Vec<String>,
@@ -284,25 +263,14 @@ impl Kind {
 
 impl Of {
     fn protection(&self) -> Result<Protection> {
-        let mut secrets = BTreeMap::new();
-        if let Some(password) = password(self.password_file.as_deref(), PASSWORD_VARIABLE)? {
-            secrets.insert("source_password".to_owned(), password);
-        }
         let parameters = json!({
             "databases": self.databases,
             "excluded": self.excluded,
-            "user": self.user,
+            "user": self.at.user,
             "hold_seconds": self.hold_limit,
-            "instance": {
-                "host": self.instance_host,
-                "port": self.instance_port,
-                "instance": self.instance_name,
-                "user": self.login,
-                "encryption": self.encryption,
-                "ca": absolute(&self.ca)?,
-            },
+            "instance": self.at.parameters()?,
         });
-        Ok(Protection { adapter: "sqlserver".into(), parameters, secrets })
+        Ok(Protection { adapter: "sqlserver".into(), parameters, secrets: self.at.secrets()? })
     }
 }
 

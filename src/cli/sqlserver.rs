@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::dsource::{PASSWORD_VARIABLE, absolute, password};
 use super::exit::Result;
@@ -34,6 +34,21 @@ pub(super) struct SqlServer {
     /// Keep no log backups: no points in time between snapshots
     #[arg(long)]
     no_logs: bool,
+    #[command(flatten)]
+    at: AtInstance,
+    #[command(flatten)]
+    attached: Attached,
+    /// Ask the instance, print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return when the job is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// An instance of SQL Server, and who asks it.
+#[derive(Args)]
+pub(super) struct AtInstance {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     instance_host: String,
     /// Where the instance listens; 1433 if neither this nor a name is given
@@ -56,24 +71,35 @@ pub(super) struct SqlServer {
     ca: Option<PathBuf>,
     /// The user of this host that the instance runs as
     #[arg(long, value_name = "USER", default_value = "mssql")]
-    user: String,
-    #[command(flatten)]
-    attached: Attached,
-    /// Ask the instance, print what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Return when the job is accepted
-    #[arg(long)]
-    pub no_wait: bool,
+    pub user: String,
+}
+
+impl AtInstance {
+    /// The password, when one was told.
+    pub(super) fn secrets(&self) -> Result<BTreeMap<String, String>> {
+        let mut secrets = BTreeMap::new();
+        if let Some(password) = password(self.password_file.as_deref(), PASSWORD_VARIABLE)? {
+            secrets.insert("source_password".to_owned(), password);
+        }
+        Ok(secrets)
+    }
+
+    /// The rest, as the adapter is told.
+    pub(super) fn parameters(&self) -> Result<Value> {
+        Ok(json!({
+            "host": self.instance_host,
+            "port": self.instance_port,
+            "instance": self.instance_name,
+            "user": self.login,
+            "encryption": self.encryption,
+            "ca": absolute(&self.ca)?,
+        }))
+    }
 }
 
 impl SqlServer {
     /// What the engine is asked for.
     pub(super) fn request(self) -> Result<Link> {
-        let mut secrets = BTreeMap::new();
-        if let Some(password) = password(self.password_file.as_deref(), PASSWORD_VARIABLE)? {
-            secrets.insert("source_password".to_owned(), password);
-        }
         Ok(Link {
             name: self.name,
             group: self.group,
@@ -85,17 +111,10 @@ impl SqlServer {
                 "backup_path": absolute(&self.backup_path)?,
                 "source_database": self.source_database,
                 "database": self.staging_database,
-                "user": self.user,
-                "instance": {
-                    "host": self.instance_host,
-                    "port": self.instance_port,
-                    "instance": self.instance_name,
-                    "user": self.login,
-                    "encryption": self.encryption,
-                    "ca": absolute(&self.ca)?,
-                },
+                "user": self.at.user,
+                "instance": self.at.parameters()?,
             }),
-            secrets,
+            secrets: self.at.secrets()?,
             logs: !self.no_logs,
             images: false,
             policies: self.attached.policies.clone(),
